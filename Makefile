@@ -1,0 +1,63 @@
+# loyalty: a customer-loyalty programme inside PostgreSQL
+#
+#   make install     build and install for the PostgreSQL of PG_CONFIG (a DBA's way)
+#   make demo        everything on a bare Debian machine: a shop, its points, a report
+#   make test        every test
+#   make bench       the benchmarks
+#
+# demo, test and bench install what is missing from Debian and then work in a
+# private server of their own.
+
+PG_CONFIG ?= $(firstword $(wildcard /usr/lib/postgresql/15/bin/pg_config) \
+               $(lastword $(sort $(wildcard /usr/lib/postgresql/*/bin/pg_config))) pg_config)
+
+RELEASE = $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" loyalty.control)
+
+EXTENSION = loyalty
+MODULE_big = loyalty
+OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
+DATA_built = loyalty--$(RELEASE).sql
+PGFILEDESC = "loyalty - customer loyalty inside the database"
+
+SQL = $(sort $(wildcard sql/*.sql))
+REGRESS = $(patsubst test/sql/%.sql,%,$(sort $(wildcard test/sql/*.sql)))
+REGRESS_OPTS = --inputdir=test --outputdir=.
+SHLIB_LINK = -lsodium
+override with_llvm = no
+EXTRA_CLEAN = loyalty--$(RELEASE).sql tmp_check regression.out regression.diffs results
+
+WARNINGS = -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers \
+           -Wno-sign-compare -Wno-declaration-after-statement -Wno-clobbered
+ifdef WERROR
+WARNINGS += -Werror
+endif
+PG_CPPFLAGS = -DLOYALTY_VERSION='"$(RELEASE)"' -isystem $(shell $(PG_CONFIG) --includedir-server 2>/dev/null)
+PG_CFLAGS = $(WARNINGS)
+
+PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
+HAVE_PGXS := $(wildcard $(PGXS))
+
+ifneq ($(HAVE_PGXS),)
+include $(PGXS)
+else
+all install installcheck clean:
+	@echo "PostgreSQL's server headers are missing: apt-get install postgresql-server-dev-15 libsodium-dev" >&2; exit 1
+endif
+
+loyalty--$(RELEASE).sql: $(SQL) loyalty.control
+	{ printf '%s\n' '\echo Use "CREATE EXTENSION loyalty" to load this file. \quit'; cat $(SQL); } > $@
+
+# every object depends on every header: the project is small
+$(OBJS): $(wildcard src/*.h) loyalty.control
+
+.PHONY: demo test bench unit lint
+demo:
+	@test/demo/run "$(DATA)"
+test:
+	@test/run
+bench:
+	@test/bench/run
+unit:
+	@test/run unit
+lint:
+	@test/run lint

@@ -1,0 +1,214 @@
+/*
+ * program: what a programme is, its tiers, its products and its rules.
+ *
+ * Rules are immutable versions.  A version may be retired, never edited: an
+ * award that was made under it can be explained and corrected for ever.
+ */
+
+CREATE TABLE loyalty.program (
+    program_id          integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name                text NOT NULL UNIQUE CHECK (name <> ''),
+    time_zone           text NOT NULL,
+    currency            text NOT NULL CHECK (currency ~ '^[A-Z]{3}$'),
+    points_name         text NOT NULL DEFAULT 'points',
+    points_scale        smallint NOT NULL DEFAULT 0 CHECK (points_scale BETWEEN 0 AND 4),
+    point_value         numeric CHECK (point_value >= 0),
+    hold_days           integer NOT NULL DEFAULT 0 CHECK (hold_days BETWEEN 0 AND 3650),
+    expiry              text NOT NULL DEFAULT 'after' CHECK (expiry IN ('never', 'after', 'fixed_day')),
+    expiry_months       integer NOT NULL DEFAULT 12 CHECK (expiry_months BETWEEN 0 AND 1200),
+    expiry_days         integer NOT NULL DEFAULT 0 CHECK (expiry_days BETWEEN 0 AND 36500),
+    expiry_round        text NOT NULL DEFAULT 'month' CHECK (expiry_round IN ('day', 'month', 'year')),
+    expiry_fixed_day    text CHECK (expiry_fixed_day ~ '^(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$'),
+    rounding            text NOT NULL DEFAULT 'floor' CHECK (rounding IN ('floor', 'nearest', 'ceil')),
+    multipliers         text NOT NULL DEFAULT 'product' CHECK (multipliers IN ('product', 'best')),
+    earn_on_tax         boolean NOT NULL DEFAULT false,
+    earn_on_shipping    boolean NOT NULL DEFAULT false,
+    earn_on_gift_card   boolean NOT NULL DEFAULT false,
+    earn_on_points      boolean NOT NULL DEFAULT false,
+    negative            text NOT NULL DEFAULT 'allow' CHECK (negative IN ('forbid', 'clamp', 'allow')),
+    negative_limit      bigint CHECK (negative_limit >= 0),
+    tier_window         text NOT NULL DEFAULT 'calendar' CHECK (tier_window IN ('calendar', 'rolling', 'anniversary', 'lifetime')),
+    tier_months         integer NOT NULL DEFAULT 12 CHECK (tier_months BETWEEN 1 AND 120),
+    downgrade           text NOT NULL DEFAULT 'one_step' CHECK (downgrade IN ('none', 'one_step', 'requalify')),
+    grace_days          integer NOT NULL DEFAULT 0 CHECK (grace_days BETWEEN 0 AND 3650),
+    revoke_days         integer NOT NULL DEFAULT 30 CHECK (revoke_days BETWEEN 0 AND 3650),
+    on_rule_error       text NOT NULL DEFAULT 'fail' CHECK (on_rule_error IN ('fail', 'hold')),
+    created_at          timestamptz NOT NULL DEFAULT now(),
+    CHECK (expiry <> 'fixed_day' OR expiry_fixed_day IS NOT NULL),
+    CHECK (expiry <> 'after' OR expiry_months > 0 OR expiry_days > 0)
+);
+COMMENT ON TABLE loyalty.program IS 'A loyalty programme and its policies';
+COMMENT ON COLUMN loyalty.program.time_zone IS 'Days, day-parts, expiry and birthdays are reckoned in this zone';
+COMMENT ON COLUMN loyalty.program.currency IS 'ISO 4217 code; money of this programme is in this currency''s unit';
+COMMENT ON COLUMN loyalty.program.points_scale IS 'Decimal digits of a point: bigint amounts count 1/10^scale of a point';
+COMMENT ON COLUMN loyalty.program.point_value IS 'What one whole point is worth in the currency, for "your points are worth"';
+COMMENT ON COLUMN loyalty.program.hold_days IS 'Points become available this many days after the purchase: the return window';
+COMMENT ON COLUMN loyalty.program.expiry IS 'never; after expiry_months and expiry_days from the day the points become available; or on the fixed day of the year expiry_fixed_day (MM-DD, the last valid day)';
+COMMENT ON COLUMN loyalty.program.expiry_round IS 'Points stay valid to the end of that day, month or year';
+COMMENT ON COLUMN loyalty.program.rounding IS 'How the exact points of an order become whole ones, once an order';
+COMMENT ON COLUMN loyalty.program.multipliers IS 'Multiply rules that fire together: their product, or only the best one';
+COMMENT ON COLUMN loyalty.program.negative IS 'When points are taken back that were spent: refuse, take what is there, or leave a debt up to negative_limit';
+COMMENT ON COLUMN loyalty.program.tier_window IS 'What qualifies: the calendar year, the last tier_months months, the year since joining, or everything';
+COMMENT ON COLUMN loyalty.program.revoke_days IS 'A take-back below the threshold demotes only this many days after the promotion';
+COMMENT ON COLUMN loyalty.program.on_rule_error IS 'A rule that raises: fail refuses the sale, hold lets it stand and parks the award in held_award';
+
+CREATE TABLE loyalty.tier (
+    tier_id     integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    program_id  integer NOT NULL REFERENCES loyalty.program,
+    name        text NOT NULL CHECK (name <> ''),
+    metric      text NOT NULL CHECK (metric IN ('points', 'spend', 'visits')),
+    threshold   numeric NOT NULL CHECK (threshold >= 0 AND threshold < 1e14),
+    multiplier  numeric NOT NULL DEFAULT 1 CHECK (multiplier >= 0 AND multiplier <= 1000),
+    rank        integer NOT NULL CHECK (rank >= 1),
+    UNIQUE (program_id, name),
+    UNIQUE (program_id, rank)
+);
+COMMENT ON TABLE loyalty.tier IS 'A level of a programme; a member holds the highest rank whose threshold the qualifying window reaches';
+COMMENT ON COLUMN loyalty.tier.threshold IS 'In points (display unit), money or visits, as metric says';
+COMMENT ON COLUMN loyalty.tier.multiplier IS 'Base points of a member in this tier are multiplied by it, like a multiply rule';
+
+CREATE TABLE loyalty.product (
+    program_id  integer NOT NULL REFERENCES loyalty.program,
+    sku         text NOT NULL CHECK (sku <> ''),
+    name        text,
+    category    text,
+    brand       text,
+    own_brand   boolean NOT NULL DEFAULT false,
+    margin      numeric,
+    partner     text,
+    excluded    boolean NOT NULL DEFAULT false,
+    PRIMARY KEY (program_id, sku)
+);
+COMMENT ON TABLE loyalty.product IS 'What rules may know of an article; articles that are not here earn as plain ones';
+COMMENT ON COLUMN loyalty.product.margin IS 'Margin as a share of the price, 0.35 = 35 %';
+COMMENT ON COLUMN loyalty.product.excluded IS 'Lines of this article earn nothing (gift cards, tobacco, deposits)';
+
+CREATE TABLE loyalty.rule (
+    rule_id     integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    program_id  integer NOT NULL REFERENCES loyalty.program,
+    name        text NOT NULL CHECK (name <> ''),
+    UNIQUE (program_id, name)
+);
+COMMENT ON TABLE loyalty.rule IS 'A rule by name; what it says stands in its versions';
+
+CREATE TABLE loyalty.rule_version (
+    rule_version_id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    rule_id         integer NOT NULL REFERENCES loyalty.rule,
+    version         integer NOT NULL,
+    event           text NOT NULL CHECK (event IN ('purchase', 'line', 'activity')),
+    kind            text NOT NULL CHECK (kind IN ('base', 'multiply', 'bonus')),
+    points          text NOT NULL,
+    condition       text,
+    priority        integer NOT NULL DEFAULT 100,
+    exclusive_group text,
+    active_from     timestamptz NOT NULL DEFAULT '-infinity',
+    active_until    timestamptz NOT NULL DEFAULT 'infinity',
+    description     text,
+    created_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
+    created_by      name NOT NULL DEFAULT session_user,
+    retired_from    timestamptz,
+    retired_at      timestamptz,
+    reason          text,
+    UNIQUE (rule_id, version),
+    CHECK (active_from < active_until),
+    CHECK ((retired_from IS NULL) = (retired_at IS NULL))
+);
+COMMENT ON TABLE loyalty.rule_version IS 'An immutable version of a rule; only its retirement is added later';
+COMMENT ON COLUMN loyalty.rule_version.points IS 'SQL expression: points (base, bonus) or factor (multiply), numeric, in whole points';
+COMMENT ON COLUMN loyalty.rule_version.condition IS 'SQL expression, boolean; the rule fires where it is true; NULL: always';
+COMMENT ON COLUMN loyalty.rule_version.exclusive_group IS 'Of the rules of one group that fire, only the best one counts';
+COMMENT ON COLUMN loyalty.rule_version.active_from IS 'Applies to events that occurred in [active_from, active_until)';
+COMMENT ON COLUMN loyalty.rule_version.retired_from IS 'Applies no more to events from this instant on, as recorded at retired_at';
+
+CREATE TABLE loyalty.exchange_rate (
+    from_currency   text NOT NULL CHECK (from_currency ~ '^[A-Z]{3}$'),
+    to_currency     text NOT NULL CHECK (to_currency ~ '^[A-Z]{3}$'),
+    day             date NOT NULL,
+    rate            numeric NOT NULL CHECK (rate > 0 AND rate < 1e9),
+    PRIMARY KEY (from_currency, to_currency, day)
+);
+COMMENT ON TABLE loyalty.exchange_rate IS 'One unit of from_currency costs rate units of to_currency on that day; a purchase uses the rate of its own day';
+
+/*
+ * The vocabulary of rules: every named row that an expression may use, with
+ * a comment for every column.  They are types only; nothing is stored in them.
+ * The order of columns is known to src/event.h.
+ */
+CREATE TYPE loyalty.member_facts AS (
+    external_id     text,
+    joined_on       date,
+    birthday        date,
+    is_birthday     boolean,
+    staff           boolean,
+    tier            text,
+    tier_rank       integer,
+    purchases       bigint,
+    spend           numeric,
+    average_order   numeric,
+    attributes      jsonb
+);
+COMMENT ON TYPE loyalty.member_facts IS 'The row member in a rule';
+COMMENT ON COLUMN loyalty.member_facts.is_birthday IS 'The event falls on the birthday (29 February is celebrated on 28 February)';
+COMMENT ON COLUMN loyalty.member_facts.tier IS 'Name of the tier when the event occurred, NULL below the lowest';
+COMMENT ON COLUMN loyalty.member_facts.tier_rank IS 'Rank of that tier, 0 below the lowest';
+COMMENT ON COLUMN loyalty.member_facts.purchases IS 'Purchases before this event';
+COMMENT ON COLUMN loyalty.member_facts.spend IS 'Lifetime spend before this event, in the programme''s currency';
+COMMENT ON COLUMN loyalty.member_facts.average_order IS 'spend / purchases, NULL before the first purchase';
+
+CREATE TYPE loyalty.purchase_facts AS (
+    occurred_at     timestamp,
+    day             date,
+    "time"          time,
+    weekday         integer,
+    store           text,
+    channel         text,
+    currency        text,
+    amount          numeric,
+    total           numeric,
+    shipping        numeric,
+    discount        numeric,
+    number          bigint,
+    quantity        numeric,
+    line_count      integer,
+    attributes      jsonb,
+    source          text
+);
+COMMENT ON TYPE loyalty.purchase_facts IS 'The row purchase in a rule';
+COMMENT ON COLUMN loyalty.purchase_facts.occurred_at IS 'Local time in the programme''s zone';
+COMMENT ON COLUMN loyalty.purchase_facts.weekday IS 'ISO day of the week, 1 = Monday';
+COMMENT ON COLUMN loyalty.purchase_facts.amount IS 'What may earn: without tax, shipping, the shares paid with points and gift cards (each a switch of the programme) and excluded articles; in the programme''s currency';
+COMMENT ON COLUMN loyalty.purchase_facts.total IS 'The whole amount, in the programme''s currency';
+COMMENT ON COLUMN loyalty.purchase_facts.number IS 'The how-manieth purchase of the member this is, from 1';
+
+CREATE TYPE loyalty.line_facts AS (
+    sku             text,
+    quantity        numeric,
+    unit_price      numeric,
+    amount          numeric,
+    discount        numeric
+);
+COMMENT ON TYPE loyalty.line_facts IS 'The row line in a rule';
+COMMENT ON COLUMN loyalty.line_facts.amount IS 'The line''s share of purchase.amount; the lines add up to it exactly';
+
+CREATE TYPE loyalty.product_facts AS (
+    sku             text,
+    category        text,
+    brand           text,
+    own_brand       boolean,
+    margin          numeric,
+    partner         text
+);
+COMMENT ON TYPE loyalty.product_facts IS 'The row product in a rule: the line''s article; all NULL where it is not in loyalty.product';
+
+CREATE TYPE loyalty.activity_facts AS (
+    kind            text,
+    value           numeric,
+    subject         text,
+    occurred_at     timestamp,
+    day             date,
+    "time"          time,
+    weekday         integer,
+    attributes      jsonb,
+    source          text
+);
+COMMENT ON TYPE loyalty.activity_facts IS 'The row activity in a rule';

@@ -1,0 +1,57 @@
+/*
+ * member: who takes part.  account: what they own.  account_id = member_id.
+ */
+CREATE SEQUENCE loyalty.member_id_seq AS bigint;
+COMMENT ON SEQUENCE loyalty.member_id_seq IS 'Numbers members and their accounts';
+
+CREATE TABLE loyalty.member (
+    member_id   bigint PRIMARY KEY DEFAULT nextval('loyalty.member_id_seq'),
+    program_id  integer NOT NULL REFERENCES loyalty.program,
+    external_id text NOT NULL CHECK (external_id <> ''),
+    joined_at   timestamptz NOT NULL DEFAULT now() CHECK (isfinite(joined_at)),
+    status      text NOT NULL DEFAULT 'active' CHECK (status IN ('active', 'frozen', 'closed')),
+    birthday    date CHECK (birthday BETWEEN '1850-01-01' AND '2200-01-01'),
+    staff       boolean NOT NULL DEFAULT false,
+    attributes  jsonb,
+    UNIQUE (program_id, external_id)
+);
+ALTER SEQUENCE loyalty.member_id_seq OWNED BY loyalty.member.member_id;
+COMMENT ON TABLE loyalty.member IS 'A person in a programme; personal data does not belong here';
+COMMENT ON COLUMN loyalty.member.external_id IS 'The shop''s own key of the member, unique in the programme';
+COMMENT ON COLUMN loyalty.member.status IS 'active earns and spends; frozen earns and does not spend; closed does neither';
+COMMENT ON COLUMN loyalty.member.attributes IS 'What rules may know of the member, as member.attributes ->> ''key''';
+
+CREATE TABLE loyalty.account (
+    account_id      bigint PRIMARY KEY,
+    program_id      integer NOT NULL,
+    tier_id         integer,
+    tier_since      timestamptz,
+    tier_until      date,
+    tier_pinned     date,
+    last_event_at   timestamptz,
+    seq             bigint NOT NULL DEFAULT 0,
+    lots            loyalty.lots NOT NULL DEFAULT '{}',
+    tally           loyalty.tally NOT NULL DEFAULT '{}',
+    head            bytea NOT NULL DEFAULT ''
+) WITH (fillfactor = 90);
+COMMENT ON TABLE loyalty.account IS 'The state of an account: the sum of its entries, its tier and the head of its chain. Written by the ledger alone';
+COMMENT ON COLUMN loyalty.account.tier_since IS 'When the present tier was reached (the event''s time)';
+COMMENT ON COLUMN loyalty.account.tier_until IS 'Last day on which the present tier is good without requalifying';
+COMMENT ON COLUMN loyalty.account.tier_pinned IS 'A tier set by hand stays at least to this day';
+COMMENT ON COLUMN loyalty.account.last_event_at IS 'Greatest time of an event so far';
+COMMENT ON COLUMN loyalty.account.seq IS 'Number of the last entry';
+COMMENT ON COLUMN loyalty.account.head IS 'Hash of the last entry; empty before the first';
+
+CREATE TABLE loyalty.tier_change (
+    account_id  bigint NOT NULL,
+    number      integer NOT NULL,
+    tier_id     integer,
+    changed_at  timestamptz NOT NULL,
+    recorded_at timestamptz NOT NULL DEFAULT now(),
+    until       date,
+    cause       text NOT NULL CHECK (cause IN ('earned', 'review', 'revoked', 'manual', 'imported')),
+    source_id   bigint,
+    reason      text,
+    PRIMARY KEY (account_id, number)
+);
+COMMENT ON TABLE loyalty.tier_change IS 'Every change of a tier; the view tier_history shows it as [from, to)';

@@ -1,0 +1,44 @@
+/*
+ * The ledger: append-only entries.  account.lots and account.tally are the
+ * sums of its entries' lots and tally, for ever.
+ */
+CREATE TABLE loyalty.entry (
+    account_id  bigint NOT NULL,
+    seq         bigint NOT NULL,
+    kind        text NOT NULL,
+    points      bigint NOT NULL,
+    source_id   bigint,
+    occurred_at timestamptz NOT NULL,
+    recorded_at timestamptz NOT NULL,
+    lots        loyalty.lots NOT NULL,
+    tally       loyalty.tally NOT NULL,
+    breakdown   bytea,
+    actor       text NOT NULL,
+    reason      text,
+    key         text,
+    hash        bytea NOT NULL,
+    PRIMARY KEY (account_id, seq)
+);
+CREATE INDEX entry_source_id_idx ON loyalty.entry (source_id) WHERE source_id IS NOT NULL;
+CREATE UNIQUE INDEX entry_key_idx ON loyalty.entry (account_id, key) WHERE key IS NOT NULL;
+COMMENT ON TABLE loyalty.entry IS 'The ledger: one row a change, never updated, never deleted';
+COMMENT ON COLUMN loyalty.entry.kind IS 'earn, correct (a purchase was changed or voided), expire, adjust, open (opening balance)';
+COMMENT ON COLUMN loyalty.entry.points IS 'Sum of lots, in the programme''s smallest unit of a point';
+COMMENT ON COLUMN loyalty.entry.source_id IS 'The purchase, return or activity that caused it';
+COMMENT ON COLUMN loyalty.entry.lots IS 'The signed change of the account''s lots';
+COMMENT ON COLUMN loyalty.entry.tally IS 'The signed change of the account''s tally';
+COMMENT ON COLUMN loyalty.entry.breakdown IS 'Which rule versions gave what, and each line''s share; read it through entry_rule and entry_line';
+COMMENT ON COLUMN loyalty.entry.actor IS 'The role on whose behalf it was posted';
+COMMENT ON COLUMN loyalty.entry.key IS 'Idempotency key of an adjustment or import, unique in the account for ever';
+COMMENT ON COLUMN loyalty.entry.hash IS 'BLAKE2b-256 over the previous entry''s hash and this entry''s canonical bytes';
+
+CREATE TABLE loyalty.held_award (
+    source_id   bigint PRIMARY KEY,
+    account_id  bigint NOT NULL,
+    held_at     timestamptz NOT NULL DEFAULT now(),
+    reason      text NOT NULL,
+    detail      text,
+    released_at timestamptz,
+    released_by name
+);
+COMMENT ON TABLE loyalty.held_award IS 'Purchases and activities whose award waits because a rule raised; release_award posts it';

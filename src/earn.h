@@ -1,0 +1,48 @@
+/*
+ * earn.h
+ *	  Pure decision: what an event earns under a programme.
+ */
+#ifndef LOYALTY_EARN_H
+#define LOYALTY_EARN_H
+
+#include "breakdown.h"
+#include "event.h"
+#include "program.h"
+
+/* What rules may know of the member, as of the event */
+typedef struct MemberFacts
+{
+	int64		member_id;
+	Datum		external_id;
+	TimestampTz joined_at;
+	bool		has_birthday;
+	int32		birthday;
+	bool		staff;
+	Datum		attributes;		/* 0: null */
+	PinnedFacts pinned;
+} MemberFacts;
+
+typedef struct Award
+{
+	int64		points;			/* smallest unit */
+	Breakdown	breakdown;
+} Award;
+
+/* Why a rule did or did not fire */
+typedef struct RuleVerdict
+{
+	const Rule *rule;
+	bool		in_time;
+	bool		fired;
+	bool		crowded_out;	/* another rule of its exclusive group was better */
+	bool		null_points;
+	Numeric		exact;
+	int64		points;
+} RuleVerdict;
+
+extern void EarnDecide(Program *program, Event *event, const MemberFacts *member,
+					   TimestampTz known_at, Award *award);
+extern RuleVerdict *EarnExplain(Program *program, Event *event, const MemberFacts *member,
+								TimestampTz known_at, Award *award, int *nverdicts);
+
+#endif							/* LOYALTY_EARN_H */

@@ -1,0 +1,60 @@
+/*
+ * errors.h
+ *	  SQLSTATE class LY: everything that a caller of loyalty can do wrong.
+ *
+ * Grouped by hundreds: LY0 configuration, LY1 the facts of a transaction,
+ * LY2 rules, LY3 members and accounts, LY4 points, LY5 attached tables,
+ * LY9 the books themselves.  Each code has a test.
+ */
+#ifndef LOYALTY_ERRORS_H
+#define LOYALTY_ERRORS_H
+
+#define LY(a, b, c) MAKE_SQLSTATE('L', 'Y', (a), (b), (c))
+
+/* LY0: configuration */
+#define ERRCODE_LY_INVALID_PROGRAM			LY('0', '0', '1')
+#define ERRCODE_LY_UNKNOWN_PROGRAM			LY('0', '0', '2')
+#define ERRCODE_LY_INVALID_TIER				LY('0', '0', '3')
+#define ERRCODE_LY_VERSION_SKEW				LY('0', '0', '4')
+
+/* LY1: the facts of a transaction */
+#define ERRCODE_LY_INVALID_AMOUNT			LY('1', '0', '1')
+#define ERRCODE_LY_INVALID_TIME				LY('1', '0', '2')
+#define ERRCODE_LY_LINES_DISAGREE			LY('1', '0', '3')
+#define ERRCODE_LY_CURRENCY_MISMATCH		LY('1', '0', '4')
+#define ERRCODE_LY_DUPLICATE_REFERENCE		LY('1', '0', '5')
+#define ERRCODE_LY_INVALID_LINE				LY('1', '0', '6')
+#define ERRCODE_LY_INVALID_ACTIVITY			LY('1', '0', '7')
+
+/* LY2: rules */
+#define ERRCODE_LY_INVALID_RULE				LY('2', '0', '1')
+#define ERRCODE_LY_RULE_NOT_ALLOWED			LY('2', '0', '2')
+#define ERRCODE_LY_RULE_FAILED				LY('2', '0', '3')
+#define ERRCODE_LY_POINTS_OVERFLOW			LY('2', '0', '4')
+#define ERRCODE_LY_UNKNOWN_RULE				LY('2', '0', '5')
+
+/* LY3: members and accounts */
+#define ERRCODE_LY_UNKNOWN_MEMBER			LY('3', '0', '1')
+#define ERRCODE_LY_MEMBER_CLOSED			LY('3', '0', '2')
+#define ERRCODE_LY_MEMBER_KEPT				LY('3', '0', '3')
+
+/* LY4: points */
+#define ERRCODE_LY_INSUFFICIENT_POINTS		LY('4', '0', '1')
+#define ERRCODE_LY_REASON_REQUIRED			LY('4', '0', '2')
+#define ERRCODE_LY_INVALID_POINTS			LY('4', '0', '3')
+#define ERRCODE_LY_KEY_REUSED				LY('4', '0', '4')
+#define ERRCODE_LY_NOTHING_HELD				LY('4', '0', '5')
+
+/* LY5: attached tables */
+#define ERRCODE_LY_INVALID_MAPPING			LY('5', '0', '1')
+#define ERRCODE_LY_MAPPING_FAILED			LY('5', '0', '2')
+#define ERRCODE_LY_NOT_ATTACHED				LY('5', '0', '3')
+#define ERRCODE_LY_ALREADY_ATTACHED			LY('5', '0', '4')
+#define ERRCODE_LY_TRUNCATE_REFUSED			LY('5', '0', '5')
+
+/* LY9: the books themselves */
+#define ERRCODE_LY_APPEND_ONLY				LY('9', '0', '1')
+#define ERRCODE_LY_FORGED_CALL				LY('9', '0', '2')
+#define ERRCODE_LY_BROKEN_BOOKS				LY('9', '0', '3')
+
+#endif							/* LOYALTY_ERRORS_H */

@@ -1,0 +1,70 @@
+/*
+ * event.h
+ *	  What happened, as the engine sees it: a row of a transaction table,
+ *	  checked and with money exact.
+ */
+#ifndef LOYALTY_EVENT_H
+#define LOYALTY_EVENT_H
+
+#include "postgres.h"
+
+#include "executor/tuptable.h"
+#include "utils/numeric.h"
+#include "utils/timestamp.h"
+
+#include "program.h"
+
+#define MONEY_DIGITS 4			/* money4 counts 1/10000 of a currency unit */
+
+typedef struct EventLine
+{
+	Datum		sku;			/* 0: null */
+	Datum		quantity;		/* numeric, 0: null */
+	Datum		unit_price;		/* numeric, 0: null */
+	int64		discount;		/* money4 */
+	int64		amount;			/* money4, after its discount */
+	int64		net;			/* money4, its share of what may earn */
+	const Product *product;
+} EventLine;
+
+typedef struct Event
+{
+	RuleEvent	kind;			/* ON_PURCHASE or ON_ACTIVITY */
+	int64		source_id;
+	bool		has_member;
+	int64		member_id;
+	TimestampTz occurred_at;
+	TimestampTz recorded_at;
+	bool		is_void;
+	Datum		attributes;		/* jsonb, 0: null; likewise below */
+	Datum		source;
+	/* purchase */
+	Datum		store;
+	Datum		channel;
+	Datum		currency;
+	int64		total;			/* money4, in the programme's currency once converted */
+	int64		tax;
+	int64		shipping;
+	int64		discount;
+	int64		paid_points;
+	int64		paid_gift_card;
+	int64		net;			/* what may earn; set by EventShare */
+	int			nlines;
+	EventLine  *line;
+	/* activity */
+	Datum		activity_kind;
+	Datum		value;
+	Datum		subject;
+} Event;
+
+typedef struct EventLayout EventLayout;
+
+extern EventLayout *EventLayoutCreate(TupleDesc desc, RuleEvent kind);
+extern void EventRead(const EventLayout *layout, TupleTableSlot *slot, Event *event);
+extern void EventReadOrder(const EventLayout *layout, TupleTableSlot *slot, Event *event);
+extern AttrNumber EventColumn(const EventLayout *layout, const char *column);
+extern void EventConvert(Event *event, const Program *program);
+extern void EventShare(Event *event, const Program *program);
+extern int64 MoneyFromNumeric(Numeric value, const char *column, int64 source_id);
+
+#endif							/* LOYALTY_EVENT_H */

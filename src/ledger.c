@@ -1,0 +1,873 @@
+/*
+ * ledger.c
+ *	  The only writer of account, entry, tier_change and held_award.
+ *
+ * Owns: the lock order (accounts ascending by account_id, one FOR NO KEY UPDATE
+ * lock each), kept plans, the sequence and the hash chain of entries, and the
+ * law that an account is the sum of its entries: LedgerPost applies to the
+ * account in memory exactly what it queues as an entry, and LedgerFlush writes
+ * both in one go.  It does not know why a posting exists.
+ *
+ * A ledger lives for one statement, or for one chunk of a large one.  One
+ * account and one entry take plans with parameters; more go through tuplestores
+ * that the plans see as named relations.  Everything goes through the executor,
+ * so that constraints, replication and partitioning keep working.
+ */
+#include "ledger.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/date.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/tuplestore.h"
+
+#include "compat.h"
+#include "errors.h"
+
+typedef struct QueuedEntry
+{
+	int64		account_id;
+	int64		seq;
+	const char *kind;
+	int64		points;
+	int64		source_id;
+	TimestampTz occurred_at;
+	Datum		lots;
+	Datum		tally;
+	bytea	   *breakdown;
+	const char *reason;
+	const char *key;
+	uint8		hash[SEAL_HASH_BYTES];
+} QueuedEntry;
+
+typedef struct QueuedTier
+{
+	int64		account_id;
+	int32		tier_id;
+	TimestampTz since;
+	int32		until;
+	const char *cause;
+	int64		source_id;
+	const char *reason;
+} QueuedTier;
+
+struct Ledger
+{
+	MemoryContext context;
+	Account    *account;		/* ascending by account_id */
+	int			naccounts;
+	QueuedEntry *entry;
+	int			nentries;
+	int			entry_capacity;
+	List	   *tiers;			/* of QueuedTier */
+	TimestampTz now;
+	char	   *actor;
+	Datum		actor_datum;
+};
+
+#define ENTRY_COLUMNS 14
+#define ACCOUNT_COLUMNS 10
+
+/* ------------------------------------------------------------------------
+ * Plans
+ * ------------------------------------------------------------------------ */
+
+typedef enum PlanName
+{
+	PLAN_LOCK_ONE,
+	PLAN_LOCK_MANY,
+	PLAN_READ_ONE,
+	PLAN_ENTRY_ONE,
+	PLAN_ACCOUNT_ONE,
+	PLAN_ENTRY_MANY,
+	PLAN_ACCOUNT_MANY,
+	PLAN_TIER_CHANGE,
+	PLAN_TIER_AT,
+	PLAN_HOLD,
+	PLAN_POSTED,
+	PLAN_COUNT
+} PlanName;
+
+#define ACCOUNT_SELECT \
+	"SELECT a.account_id, a.program_id, a.tier_id, a.tier_since, a.tier_until, a.tier_pinned," \
+	" a.last_event_at, a.seq, a.lots, a.tally, a.head, m.status, m.external_id, m.joined_at," \
+	" m.birthday, m.staff, m.attributes" \
+	" FROM loyalty.account a JOIN loyalty.member m ON m.member_id = a.account_id"
+
+#define ENTRY_INSERT \
+	"INSERT INTO loyalty.entry (account_id, seq, kind, points, source_id, occurred_at," \
+	" recorded_at, lots, tally, breakdown, actor, reason, key, hash)"
+
+static const char *const plan_sql[PLAN_COUNT] = {
+	[PLAN_LOCK_ONE] = ACCOUNT_SELECT " WHERE a.account_id = $1 FOR NO KEY UPDATE OF a",
+	[PLAN_LOCK_MANY] = ACCOUNT_SELECT " WHERE a.account_id = ANY ($1)"
+	" ORDER BY a.account_id FOR NO KEY UPDATE OF a",
+	[PLAN_READ_ONE] = ACCOUNT_SELECT " WHERE a.account_id = $1",
+	[PLAN_ENTRY_ONE] = ENTRY_INSERT
+	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
+	[PLAN_ACCOUNT_ONE] = "UPDATE loyalty.account SET tier_id = $2, tier_since = $3,"
+	" tier_until = $4, tier_pinned = $5, last_event_at = $6, seq = $7, lots = $8, tally = $9,"
+	" head = $10 WHERE account_id = $1",
+	[PLAN_ENTRY_MANY] = ENTRY_INSERT " SELECT account_id, seq, kind, points, source_id,"
+	" occurred_at, recorded_at, lots, tally, breakdown, actor, reason, key, hash"
+	" FROM loyalty_entries",
+	[PLAN_ACCOUNT_MANY] = "UPDATE loyalty.account a SET tier_id = n.tier_id,"
+	" tier_since = n.tier_since, tier_until = n.tier_until, tier_pinned = n.tier_pinned,"
+	" last_event_at = n.last_event_at, seq = n.seq, lots = n.lots, tally = n.tally,"
+	" head = n.head FROM loyalty_accounts n WHERE a.account_id = n.account_id",
+	[PLAN_TIER_CHANGE] = "INSERT INTO loyalty.tier_change (account_id, number, tier_id,"
+	" changed_at, recorded_at, until, cause, source_id, reason)"
+	" SELECT $1, pg_catalog.count(*) + 1, $2, $3, $4, $5, $6, $7, $8"
+	" FROM loyalty.tier_change WHERE account_id = $1",
+	[PLAN_TIER_AT] = "SELECT tier_id FROM loyalty.tier_change"
+	" WHERE account_id = $1 AND changed_at <= $2 ORDER BY number DESC LIMIT 1",
+	[PLAN_HOLD] = "INSERT INTO loyalty.held_award (source_id, account_id, held_at, reason, detail)"
+	" VALUES ($1, $2, $3, $4, $5) ON CONFLICT (source_id) DO UPDATE SET account_id = $2,"
+	" held_at = $3, reason = $4, detail = $5, released_at = NULL, released_by = NULL",
+	[PLAN_POSTED] = "SELECT s.source_id, e.account_id, e.lots, e.tally, e.breakdown,"
+	" h.source_id IS NOT NULL AS held, e.recorded_at"
+	" FROM (SELECT DISTINCT u FROM pg_catalog.unnest($1) u) AS s (source_id)"
+	" LEFT JOIN loyalty.entry e ON e.source_id = s.source_id"
+	" LEFT JOIN loyalty.held_award h ON h.source_id = s.source_id AND h.released_at IS NULL"
+	" ORDER BY s.source_id, e.account_id, e.seq",
+};
+
+static SPIPlanPtr plans[PLAN_COUNT];
+
+/* Types of an entry's columns; also the row type of loyalty_entries. */
+static Oid	entry_types[ENTRY_COLUMNS] = {
+	INT8OID, INT8OID, TEXTOID, INT8OID, INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID,
+	InvalidOid /* lots */ , InvalidOid /* tally */ , BYTEAOID, TEXTOID, TEXTOID, TEXTOID, BYTEAOID
+};
+static const char *const entry_names[ENTRY_COLUMNS] = {
+	"account_id", "seq", "kind", "points", "source_id", "occurred_at", "recorded_at",
+	"lots", "tally", "breakdown", "actor", "reason", "key", "hash"
+};
+static Oid	account_types[ACCOUNT_COLUMNS] = {
+	INT8OID, INT4OID, TIMESTAMPTZOID, DATEOID, DATEOID, TIMESTAMPTZOID, INT8OID,
+	InvalidOid /* lots */ , InvalidOid /* tally */ , BYTEAOID
+};
+static const char *const account_names[ACCOUNT_COLUMNS] = {
+	"account_id", "tier_id", "tier_since", "tier_until", "tier_pinned", "last_event_at",
+	"seq", "lots", "tally", "head"
+};
+
+/*
+ * Find the oids of our two base types.  Where they changed, the extension was
+ * dropped and made again in this session, and the kept plans are void.
+ */
+static void
+resolve_types(void)
+{
+	Oid			lots = LotsTypeOid();
+
+	if (entry_types[7] == lots)
+		return;
+	entry_types[7] = lots;
+	account_types[7] = lots;
+	entry_types[8] = TallyTypeOid();
+	account_types[8] = entry_types[8];
+	for (int i = 0; i < PLAN_COUNT; i++)
+	{
+		if (plans[i] != NULL)
+			SPI_freeplan(plans[i]);
+		plans[i] = NULL;
+	}
+}
+
+/* The parameter types of a plan. */
+static int
+plan_types(PlanName name, Oid *types)
+{
+	static const Oid tier_change[] = {
+		INT8OID, INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID, DATEOID, TEXTOID, INT8OID, TEXTOID
+	};
+	static const Oid hold[] = {INT8OID, INT8OID, TIMESTAMPTZOID, TEXTOID, TEXTOID};
+
+	types[0] = INT8OID;
+	switch (name)
+	{
+		case PLAN_LOCK_ONE:
+		case PLAN_READ_ONE:
+			return 1;
+		case PLAN_LOCK_MANY:
+		case PLAN_POSTED:
+			types[0] = INT8ARRAYOID;
+			return 1;
+		case PLAN_TIER_AT:
+			types[1] = TIMESTAMPTZOID;
+			return 2;
+		case PLAN_ENTRY_ONE:
+			memcpy(types, entry_types, sizeof(entry_types));
+			return ENTRY_COLUMNS;
+		case PLAN_ACCOUNT_ONE:
+			memcpy(types, account_types, sizeof(account_types));
+			return ACCOUNT_COLUMNS;
+		case PLAN_TIER_CHANGE:
+			memcpy(types, tier_change, sizeof(tier_change));
+			return lengthof(tier_change);
+		case PLAN_HOLD:
+			memcpy(types, hold, sizeof(hold));
+			return lengthof(hold);
+		default:
+			return 0;
+	}
+}
+
+/* Execute a kept plan, preparing it at its first use; named relations are registered by then. */
+static void
+execute(PlanName name, Datum *values, const char *nulls, int expected)
+{
+	int			result;
+
+	if (plans[name] == NULL)
+	{
+		Oid			types[ENTRY_COLUMNS];
+		int			ntypes;
+
+		ntypes = plan_types(name, types);
+		plans[name] = SPI_prepare_cursor(plan_sql[name], ntypes, types, CURSOR_OPT_GENERIC_PLAN);
+		if (plans[name] == NULL)
+			elog(ERROR, "could not prepare plan %d: %s", name,
+				 SPI_result_code_string(SPI_result));
+		SPI_keepplan(plans[name]);
+	}
+	result = SPI_execute_plan(plans[name], values, nulls, false, 0);
+	if (result != expected)
+		elog(ERROR, "plan %d failed: %s", name, SPI_result_code_string(result));
+}
+
+/* ------------------------------------------------------------------------
+ * Accounts
+ * ------------------------------------------------------------------------ */
+
+/* Open a ledger; SPI must be connected.  It lives in the current memory context. */
+Ledger *
+LedgerOpen(void)
+{
+	Ledger	   *ledger = palloc0(sizeof(Ledger));
+
+	resolve_types();
+	ledger->context = CurrentMemoryContext;
+	ledger->now = GetCurrentTransactionStartTimestamp();
+	ledger->actor = GetUserNameFromId(GetSessionUserId(), false);
+	ledger->actor_datum = CStringGetTextDatum(ledger->actor);
+	ledger->entry_capacity = 4;
+	ledger->entry = palloc(sizeof(QueuedEntry) * ledger->entry_capacity);
+	return ledger;
+}
+
+/* Copy a varlena column of an account, 0 where it is null. */
+static Datum
+copy_varlena(Datum value, bool isnull)
+{
+	return isnull ? (Datum) 0 : PointerGetDatum(PG_DETOAST_DATUM_COPY(value));
+}
+
+/* Read the chain's head. */
+static void
+read_head(Account *account, Datum value)
+{
+	struct varlena *head = PG_DETOAST_DATUM_PACKED(value);
+	Size		length = VARSIZE_ANY_EXHDR(head);
+
+	if (length != 0 && length != SEAL_HASH_BYTES)
+		ereport(ERROR,
+				(errcode(ERRCODE_LY_BROKEN_BOOKS),
+				 errmsg("head of account " INT64_FORMAT " is not a hash", account->account_id)));
+	account->has_head = length != 0;
+	memcpy(account->head, VARDATA_ANY(head), length);
+}
+
+/* Read an account from a row of ACCOUNT_SELECT. */
+static void
+read_account(Account *account, HeapTuple tuple, TupleDesc desc)
+{
+	Datum		v[17];
+	bool		n[17];
+
+	heap_deform_tuple(tuple, desc, v, n);
+	memset(account, 0, sizeof(Account));
+	account->account_id = DatumGetInt64(v[0]);
+	account->program_id = DatumGetInt32(v[1]);
+	account->tier_id = n[2] ? 0 : DatumGetInt32(v[2]);
+	account->tier_since = n[3] ? DT_NOBEGIN : DatumGetTimestampTz(v[3]);
+	account->tier_until = n[4] ? DATEVAL_NOEND : DatumGetDateADT(v[4]);
+	account->tier_pinned = n[5] ? DATEVAL_NOBEGIN : DatumGetDateADT(v[5]);
+	account->last_event_at = n[6] ? DT_NOBEGIN : DatumGetTimestampTz(v[6]);
+	account->seq = DatumGetInt64(v[7]);
+	LotsFromDatum(v[8], &account->lots);
+	TallyFromDatum(v[9], &account->tally);
+	read_head(account, v[10]);
+	account->status = VARDATA_ANY(PG_DETOAST_DATUM_PACKED(v[11]))[0];
+	account->external_id = copy_varlena(v[12], n[12]);
+	account->joined_at = DatumGetTimestampTz(v[13]);
+	account->has_birthday = !n[14];
+	account->birthday = n[14] ? 0 : DatumGetDateADT(v[14]);
+	account->staff = DatumGetBool(v[15]);
+	account->attributes = copy_varlena(v[16], n[16]);
+}
+
+/* Read the accounts of the last result into the ledger. */
+static void
+read_accounts(Ledger *ledger)
+{
+	MemoryContext old = MemoryContextSwitchTo(ledger->context);
+
+	ledger->naccounts = (int) SPI_processed;
+	ledger->account = palloc(sizeof(Account) * Max(ledger->naccounts, 1));
+	for (int i = 0; i < ledger->naccounts; i++)
+		read_account(&ledger->account[i], SPI_tuptable->vals[i], SPI_tuptable->tupdesc);
+	MemoryContextSwitchTo(old);
+	SPI_freetuptable(SPI_tuptable);
+}
+
+static int
+compare_ids(const void *a, const void *b)
+{
+	int64		left = *(const int64 *) a;
+	int64		right = *(const int64 *) b;
+
+	return (left > right) - (left < right);
+}
+
+/* Lock accounts in ascending order and read them; ids are sorted in place. */
+void
+LedgerLock(Ledger *ledger, int64 *account_ids, int n)
+{
+	Datum		value;
+	Datum	   *ids;
+	int			distinct = 0;
+
+	qsort(account_ids, n, sizeof(int64), compare_ids);
+	ids = palloc(sizeof(Datum) * Max(n, 1));
+	for (int i = 0; i < n; i++)
+	{
+		if (i == 0 || account_ids[i] != account_ids[i - 1])
+			ids[distinct++] = Int64GetDatum(account_ids[i]);
+	}
+	if (distinct == 1)
+	{
+		execute(PLAN_LOCK_ONE, ids, NULL, SPI_OK_SELECT);
+	}
+	else
+	{
+		value = PointerGetDatum(construct_array(ids, distinct, INT8OID, sizeof(int64),
+												FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+		execute(PLAN_LOCK_MANY, &value, NULL, SPI_OK_SELECT);
+	}
+	pfree(ids);
+	read_accounts(ledger);
+}
+
+/* Read one account without a lock, for questions that write nothing. */
+void
+LedgerRead(Ledger *ledger, int64 account_id)
+{
+	Datum		value = Int64GetDatum(account_id);
+
+	execute(PLAN_READ_ONE, &value, NULL, SPI_OK_SELECT);
+	read_accounts(ledger);
+}
+
+/* The account of a member; NULL where there is none. */
+Account *
+LedgerAccount(Ledger *ledger, int64 account_id)
+{
+	int			low = 0;
+	int			high = ledger->naccounts - 1;
+
+	while (low <= high)
+	{
+		int			middle = low + (high - low) / 2;
+		Account    *account = &ledger->account[middle];
+
+		if (account->account_id == account_id)
+			return account;
+		if (account->account_id < account_id)
+			low = middle + 1;
+		else
+			high = middle - 1;
+	}
+	return NULL;
+}
+
+/* All accounts of the ledger. */
+int
+LedgerAccounts(Ledger *ledger, Account **accounts)
+{
+	*accounts = ledger->account;
+	return ledger->naccounts;
+}
+
+/* ------------------------------------------------------------------------
+ * Posting
+ * ------------------------------------------------------------------------ */
+
+/* Hash a queued entry onto its account's chain. */
+static void
+chain_entry(Ledger *ledger, Account *account, QueuedEntry *entry)
+{
+	SealedEntry sealed;
+
+	sealed.account_id = entry->account_id;
+	sealed.seq = entry->seq;
+	sealed.kind = entry->kind;
+	sealed.kind_length = (int) strlen(entry->kind);
+	sealed.points = entry->points;
+	sealed.has_source = entry->source_id != 0;
+	sealed.source_id = entry->source_id;
+	sealed.occurred_at = entry->occurred_at;
+	sealed.recorded_at = ledger->now;
+	sealed.lots = (struct varlena *) DatumGetPointer(entry->lots);
+	sealed.tally = (struct varlena *) DatumGetPointer(entry->tally);
+	sealed.breakdown = (struct varlena *) entry->breakdown;
+	sealed.actor = ledger->actor;
+	sealed.actor_length = (int) strlen(ledger->actor);
+	sealed.reason = entry->reason;
+	sealed.reason_length = entry->reason == NULL ? 0 : (int) strlen(entry->reason);
+	sealed.key = entry->key;
+	sealed.key_length = entry->key == NULL ? 0 : (int) strlen(entry->key);
+	SealEntry(&sealed, account->head, account->has_head, entry->hash);
+	memcpy(account->head, entry->hash, SEAL_HASH_BYTES);
+	account->has_head = true;
+}
+
+/* Take a queue slot for one more entry. */
+static QueuedEntry *
+next_entry(Ledger *ledger)
+{
+	if (ledger->nentries == ledger->entry_capacity)
+	{
+		ledger->entry_capacity *= 2;
+		ledger->entry = repalloc_huge(ledger->entry,
+									  sizeof(QueuedEntry) * ledger->entry_capacity);
+	}
+	return &ledger->entry[ledger->nentries++];
+}
+
+/* Queue an entry and apply it to its account; returns its number. */
+int64
+LedgerPost(Ledger *ledger, Account *account, const Posting *posting)
+{
+	static const LotSet no_lots;
+	static const TallySet no_tally;
+	const LotSet *lots = posting->lots != NULL ? posting->lots : &no_lots;
+	const TallySet *tally = posting->tally != NULL ? posting->tally : &no_tally;
+	QueuedEntry *entry = next_entry(ledger);
+
+	entry->account_id = account->account_id;
+	entry->seq = account->seq + 1;
+	entry->kind = posting->kind;
+	entry->source_id = posting->source_id;
+	entry->occurred_at = posting->occurred_at;
+	entry->breakdown = posting->breakdown;
+	entry->reason = posting->reason;
+	entry->key = posting->key;
+	entry->lots = LotsToDatum(lots);
+	entry->tally = TallyToDatum(tally);
+	LotsRaise(lotset_total(lots, &entry->points));
+	LotsRaise(lotset_add(&account->lots, lots));
+	TallyRaise(tallyset_add(&account->tally, tally));
+	account->seq++;
+	account->last_event_at = Max(account->last_event_at, posting->occurred_at);
+	account->changed = true;
+	chain_entry(ledger, account, entry);
+	return entry->seq;
+}
+
+/* Queue a change of tier. */
+void
+LedgerSetTier(Ledger *ledger, Account *account, int32 tier_id, TimestampTz since, int32 until,
+			  const char *cause, int64 source_id, const char *reason)
+{
+	QueuedTier *change = palloc(sizeof(QueuedTier));
+
+	change->account_id = account->account_id;
+	change->tier_id = tier_id;
+	change->since = since;
+	change->until = until;
+	change->cause = cause;
+	change->source_id = source_id;
+	change->reason = reason;
+	ledger->tiers = lappend(ledger->tiers, change);
+	account->tier_id = tier_id;
+	account->tier_since = since;
+	account->tier_until = until;
+	account->changed = true;
+}
+
+/* The tier that an account held at an instant before its present tier; 0: none. */
+int32
+LedgerTierAt(Ledger *ledger, int64 account_id, TimestampTz at)
+{
+	Datum		values[2] = {Int64GetDatum(account_id), TimestampTzGetDatum(at)};
+	bool		isnull = true;
+	Datum		tier = (Datum) 0;
+
+	execute(PLAN_TIER_AT, values, NULL, SPI_OK_SELECT);
+	if (SPI_processed == 1)
+		tier = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	SPI_freetuptable(SPI_tuptable);
+	return isnull ? 0 : DatumGetInt32(tier);
+}
+
+/* Put an award on the list of those that wait for a person. */
+void
+LedgerHold(Ledger *ledger, int64 source_id, int64 account_id, const char *reason,
+		   const char *detail)
+{
+	Datum		values[5];
+	char		nulls[5] = {' ', ' ', ' ', ' ', ' '};
+
+	values[0] = Int64GetDatum(source_id);
+	values[1] = Int64GetDatum(account_id);
+	values[2] = TimestampTzGetDatum(ledger->now);
+	values[3] = CStringGetTextDatum(reason);
+	nulls[4] = detail == NULL ? 'n' : ' ';
+	values[4] = detail == NULL ? (Datum) 0 : CStringGetTextDatum(detail);
+	execute(PLAN_HOLD, values, nulls, SPI_OK_INSERT);
+}
+
+/* ------------------------------------------------------------------------
+ * What was posted before
+ * ------------------------------------------------------------------------ */
+
+/* Add one entry to what was posted for its source. */
+static void
+add_posted(Posted *posted, Datum *v, bool *n)
+{
+	LotSet		lots;
+	TallySet	tally;
+
+	if (n[1])
+		return;
+	posted->account_id = DatumGetInt64(v[1]);
+	LotsFromDatum(v[2], &lots);
+	LotsRaise(lotset_add(&posted->lots, &lots));
+	TallyFromDatum(v[3], &tally);
+	TallyRaise(tallyset_add(&posted->tally, &tally));
+	if (n[4])
+		return;
+	if (posted->nbreakdowns == 0)
+		posted->breakdown = palloc(sizeof(bytea *));
+	else
+		posted->breakdown = repalloc(posted->breakdown,
+									 sizeof(bytea *) * (posted->nbreakdowns + 1));
+	posted->breakdown[posted->nbreakdowns++] = (bytea *) DatumGetPointer(copy_varlena(v[4], false));
+}
+
+/*
+ * Read what was posted for sources, one element for every source and account.
+ *
+ * A source for which nothing was posted has one element with account 0.  The
+ * accounts concerned must be locked, or be locked and read again.
+ */
+int
+LedgerPosted(Ledger *ledger, int64 *source_ids, int n, Posted **result)
+{
+	Datum	   *ids = palloc(sizeof(Datum) * Max(n, 1));
+	Datum		value;
+	Posted	   *posted;
+	int			count = 0;
+
+	for (int i = 0; i < n; i++)
+		ids[i] = Int64GetDatum(source_ids[i]);
+	value = PointerGetDatum(construct_array(ids, n, INT8OID, sizeof(int64),
+											FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	execute(PLAN_POSTED, &value, NULL, SPI_OK_SELECT);
+	posted = MemoryContextAllocZero(ledger->context, sizeof(Posted) * Max(SPI_processed, 1));
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		MemoryContext old = MemoryContextSwitchTo(ledger->context);
+		Datum		v[7];
+		bool		nulls[7];
+
+		heap_deform_tuple(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, v, nulls);
+		if (count == 0 || posted[count - 1].source_id != DatumGetInt64(v[0]) ||
+			(!nulls[1] && posted[count - 1].account_id != DatumGetInt64(v[1])))
+		{
+			count++;
+			posted[count - 1].source_id = DatumGetInt64(v[0]);
+			lotset_init(&posted[count - 1].lots);
+			tallyset_init(&posted[count - 1].tally);
+			posted[count - 1].held = DatumGetBool(v[5]);
+			posted[count - 1].recorded_at = nulls[6] ? DT_NOEND : DatumGetTimestampTz(v[6]);
+		}
+		add_posted(&posted[count - 1], v, nulls);
+		MemoryContextSwitchTo(old);
+	}
+	SPI_freetuptable(SPI_tuptable);
+	*result = posted;
+	return count;
+}
+
+/* ------------------------------------------------------------------------
+ * Writing
+ * ------------------------------------------------------------------------ */
+
+/* Make a bytea of a hash. */
+static Datum
+hash_datum(const uint8 *hash)
+{
+	bytea	   *result = palloc(VARHDRSZ + SEAL_HASH_BYTES);
+
+	SET_VARSIZE(result, VARHDRSZ + SEAL_HASH_BYTES);
+	memcpy(VARDATA(result), hash, SEAL_HASH_BYTES);
+	return PointerGetDatum(result);
+}
+
+/* Text of a C string, 0 for NULL. */
+static Datum
+text_datum(const char *string)
+{
+	return string == NULL ? (Datum) 0 : CStringGetTextDatum(string);
+}
+
+/* The columns of an entry. */
+static void
+entry_columns(const Ledger *ledger, const QueuedEntry *entry, Datum *v, bool *n)
+{
+	memset(n, false, sizeof(bool) * ENTRY_COLUMNS);
+	v[0] = Int64GetDatum(entry->account_id);
+	v[1] = Int64GetDatum(entry->seq);
+	v[2] = CStringGetTextDatum(entry->kind);
+	v[3] = Int64GetDatum(entry->points);
+	v[4] = Int64GetDatum(entry->source_id);
+	n[4] = entry->source_id == 0;
+	v[5] = TimestampTzGetDatum(entry->occurred_at);
+	v[6] = TimestampTzGetDatum(ledger->now);
+	v[7] = entry->lots;
+	v[8] = entry->tally;
+	v[9] = PointerGetDatum(entry->breakdown);
+	n[9] = entry->breakdown == NULL;
+	v[10] = ledger->actor_datum;
+	v[11] = text_datum(entry->reason);
+	n[11] = entry->reason == NULL;
+	v[12] = text_datum(entry->key);
+	n[12] = entry->key == NULL;
+	v[13] = hash_datum(entry->hash);
+}
+
+/* The columns of an account. */
+static void
+account_columns(const Account *account, Datum *v, bool *n)
+{
+	memset(n, false, sizeof(bool) * (ACCOUNT_COLUMNS));
+	v[0] = Int64GetDatum(account->account_id);
+	v[1] = Int32GetDatum(account->tier_id);
+	n[1] = account->tier_id == 0;
+	v[2] = TimestampTzGetDatum(account->tier_since);
+	n[2] = TIMESTAMP_NOT_FINITE(account->tier_since);
+	v[3] = DateADTGetDatum(account->tier_until);
+	n[3] = account->tier_until == DATEVAL_NOEND;
+	v[4] = DateADTGetDatum(account->tier_pinned);
+	n[4] = account->tier_pinned == DATEVAL_NOBEGIN;
+	v[5] = TimestampTzGetDatum(account->last_event_at);
+	n[5] = TIMESTAMP_NOT_FINITE(account->last_event_at);
+	v[6] = Int64GetDatum(account->seq);
+	v[7] = LotsToDatum(&account->lots);
+	v[8] = TallyToDatum(&account->tally);
+	v[9] = hash_datum(account->head);
+	if (!account->has_head)
+		SET_VARSIZE(DatumGetPointer(v[9]), VARHDRSZ);
+}
+
+/* SPI's form of nulls. */
+static void
+spi_nulls(const bool *n, int count, char *nulls)
+{
+	for (int i = 0; i < count; i++)
+		nulls[i] = n[i] ? 'n' : ' ';
+}
+
+/* Write the one queued entry. */
+static void
+write_entry(Ledger *ledger)
+{
+	Datum		v[ENTRY_COLUMNS];
+	bool		n[ENTRY_COLUMNS];
+	char		nulls[ENTRY_COLUMNS];
+
+	entry_columns(ledger, &ledger->entry[0], v, n);
+	spi_nulls(n, ENTRY_COLUMNS, nulls);
+	execute(PLAN_ENTRY_ONE, v, nulls, SPI_OK_INSERT);
+}
+
+/* Write one changed account. */
+static void
+write_account(Account *account)
+{
+	Datum		v[ACCOUNT_COLUMNS];
+	bool		n[ACCOUNT_COLUMNS];
+	char		nulls[ACCOUNT_COLUMNS];
+
+	account_columns(account, v, n);
+	spi_nulls(n, ACCOUNT_COLUMNS, nulls);
+	execute(PLAN_ACCOUNT_ONE, v, nulls, SPI_OK_UPDATE);
+	if (SPI_processed != 1)
+		elog(ERROR, "account " INT64_FORMAT " vanished under its lock", account->account_id);
+	account->changed = false;
+}
+
+/* Execute a plan over rows of our own, which it sees as a named relation. */
+static void
+execute_over(PlanName plan, const char *name, Tuplestorestate *rows, TupleDesc desc,
+			 int64 count, int expected)
+{
+	EphemeralNamedRelation relation = palloc0(sizeof(EphemeralNamedRelationData));
+
+	relation->md.name = pstrdup(name);
+	relation->md.reliddesc = InvalidOid;
+	relation->md.tupdesc = desc;
+	relation->md.enrtype = ENR_NAMED_TUPLESTORE;
+	relation->md.enrtuples = (double) count;
+	relation->reldata = rows;
+	if (SPI_register_relation(relation) != SPI_OK_REL_REGISTER)
+		elog(ERROR, "could not register %s", name);
+	execute(plan, NULL, NULL, expected);
+	if (SPI_processed != (uint64) count)
+		elog(ERROR, "wrote " UINT64_FORMAT " rows of " INT64_FORMAT, SPI_processed, count);
+	SPI_unregister_relation(name);
+}
+
+/* A row type from names and types. */
+static TupleDesc
+make_desc(const char *const *names, const Oid *types, int n)
+{
+	TupleDesc	desc;
+
+	desc = CreateTemplateTupleDesc(n);
+	for (int i = 0; i < n; i++)
+		TupleDescInitEntry(desc, i + 1, names[i], types[i], -1, 0);
+	return desc;
+}
+
+/* Write every queued entry, in order of the accounts. */
+static void
+write_entries(Ledger *ledger)
+{
+	TupleDesc	desc = make_desc(entry_names, entry_types, ENTRY_COLUMNS);
+	Tuplestorestate *rows = tuplestore_begin_heap(false, false, work_mem);
+	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext, "loyalty entries",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(scratch);
+
+	for (int i = 0; i < ledger->nentries; i++)
+	{
+		Datum		v[ENTRY_COLUMNS];
+		bool		n[ENTRY_COLUMNS];
+
+		entry_columns(ledger, &ledger->entry[i], v, n);
+		tuplestore_putvalues(rows, desc, v, n);
+		MemoryContextReset(scratch);
+	}
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(scratch);
+	execute_over(PLAN_ENTRY_MANY, "loyalty_entries", rows, desc, ledger->nentries, SPI_OK_INSERT);
+	tuplestore_end(rows);
+}
+
+/* Write every changed account. */
+static void
+write_accounts(Ledger *ledger, int nchanged)
+{
+	TupleDesc	desc = make_desc(account_names, account_types, ACCOUNT_COLUMNS);
+	Tuplestorestate *rows = tuplestore_begin_heap(false, false, work_mem);
+	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext, "loyalty accounts",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(scratch);
+
+	for (int i = 0; i < ledger->naccounts; i++)
+	{
+		Datum		v[ACCOUNT_COLUMNS];
+		bool		n[ACCOUNT_COLUMNS];
+
+		if (!ledger->account[i].changed)
+			continue;
+		account_columns(&ledger->account[i], v, n);
+		tuplestore_putvalues(rows, desc, v, n);
+		MemoryContextReset(scratch);
+		ledger->account[i].changed = false;
+	}
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(scratch);
+	execute_over(PLAN_ACCOUNT_MANY, "loyalty_accounts", rows, desc, nchanged, SPI_OK_UPDATE);
+	tuplestore_end(rows);
+}
+
+/* Write the queued changes of tiers; they are rare. */
+static void
+write_tiers(Ledger *ledger)
+{
+	ListCell   *cell;
+
+	foreach(cell, ledger->tiers)
+	{
+		const QueuedTier *change = lfirst(cell);
+		Datum		v[8];
+		char		nulls[8] = {' ', ' ', ' ', ' ', ' ', ' ', ' ', ' '};
+
+		v[0] = Int64GetDatum(change->account_id);
+		v[1] = Int32GetDatum(change->tier_id);
+		nulls[1] = change->tier_id == 0 ? 'n' : ' ';
+		v[2] = TimestampTzGetDatum(change->since);
+		v[3] = TimestampTzGetDatum(ledger->now);
+		v[4] = DateADTGetDatum(change->until);
+		nulls[4] = change->until == DATEVAL_NOEND ? 'n' : ' ';
+		v[5] = CStringGetTextDatum(change->cause);
+		v[6] = Int64GetDatum(change->source_id);
+		nulls[6] = change->source_id == 0 ? 'n' : ' ';
+		v[7] = text_datum(change->reason);
+		nulls[7] = change->reason == NULL ? 'n' : ' ';
+		execute(PLAN_TIER_CHANGE, v, nulls, SPI_OK_INSERT);
+	}
+	ledger->tiers = NIL;
+}
+
+/* Write everything that is queued. */
+void
+LedgerFlush(Ledger *ledger)
+{
+	int			nchanged = 0;
+	Account    *one = NULL;
+
+	for (int i = 0; i < ledger->naccounts; i++)
+	{
+		if (ledger->account[i].changed)
+		{
+			one = &ledger->account[i];
+			nchanged++;
+		}
+	}
+	if (ledger->nentries == 1)
+		write_entry(ledger);
+	else if (ledger->nentries > 1)
+		write_entries(ledger);
+	if (nchanged == 1)
+		write_account(one);
+	else if (nchanged > 1)
+		write_accounts(ledger, nchanged);
+	write_tiers(ledger);
+	ledger->nentries = 0;
+}
+
+/* Forget a ledger; nothing may be queued. */
+void
+LedgerClose(Ledger *ledger)
+{
+	if (ledger->nentries > 0 || ledger->tiers != NIL)
+		elog(ERROR, "a ledger was closed with postings that were not written");
+}
+
+/* The instant at which this ledger's entries are recorded. */
+TimestampTz
+LedgerNow(const Ledger *ledger)
+{
+	return ledger->now;
+}

@@ -1,0 +1,86 @@
+/*
+ * ledger.h
+ *	  The only writer of accounts, entries and tier changes.
+ */
+#ifndef LOYALTY_LEDGER_H
+#define LOYALTY_LEDGER_H
+
+#include "postgres.h"
+
+#include "utils/timestamp.h"
+
+#include "lots.h"
+#include "seal.h"
+#include "tally.h"
+
+/* An account under its row lock, with what the decision may know of its owner */
+typedef struct Account
+{
+	int64		account_id;
+	int32		program_id;
+	int32		tier_id;		/* 0: none */
+	TimestampTz tier_since;		/* DT_NOBEGIN: none */
+	int32		tier_until;		/* DATEVAL_NOEND: for ever */
+	int32		tier_pinned;	/* DATEVAL_NOBEGIN: not pinned */
+	TimestampTz last_event_at;	/* DT_NOBEGIN: none */
+	int64		seq;
+	LotSet		lots;
+	TallySet	tally;
+	uint8		head[SEAL_HASH_BYTES];
+	bool		has_head;
+
+	char		status;			/* first letter of member.status */
+	Datum		external_id;
+	TimestampTz joined_at;
+	bool		has_birthday;
+	int32		birthday;
+	bool		staff;
+	Datum		attributes;		/* 0: null */
+
+	bool		changed;
+} Account;
+
+typedef struct Posting
+{
+	const char *kind;
+	int64		source_id;		/* 0: none */
+	TimestampTz occurred_at;
+	LotSet	   *lots;			/* NULL: none */
+	TallySet   *tally;			/* NULL: none */
+	bytea	   *breakdown;		/* NULL: none */
+	const char *reason;			/* NULL: none */
+	const char *key;			/* NULL: none */
+} Posting;
+
+/* What was posted for a source so far */
+typedef struct Posted
+{
+	int64		source_id;
+	int64		account_id;
+	TimestampTz recorded_at;	/* of the first entry */
+	LotSet		lots;
+	TallySet	tally;
+	int			nbreakdowns;
+	bytea	  **breakdown;		/* in order of posting */
+	bool		held;
+} Posted;
+
+typedef struct Ledger Ledger;
+
+extern Ledger *LedgerOpen(void);
+extern void LedgerLock(Ledger *ledger, int64 *account_ids, int n);
+extern void LedgerRead(Ledger *ledger, int64 account_id);
+extern Account *LedgerAccount(Ledger *ledger, int64 account_id);
+extern int	LedgerAccounts(Ledger *ledger, Account **accounts);
+extern int64 LedgerPost(Ledger *ledger, Account *account, const Posting *posting);
+extern void LedgerSetTier(Ledger *ledger, Account *account, int32 tier_id, TimestampTz since,
+						  int32 until, const char *cause, int64 source_id, const char *reason);
+extern int32 LedgerTierAt(Ledger *ledger, int64 account_id, TimestampTz at);
+extern void LedgerHold(Ledger *ledger, int64 source_id, int64 account_id,
+					   const char *reason, const char *detail);
+extern int	LedgerPosted(Ledger *ledger, int64 *source_ids, int n, Posted **posted);
+extern void LedgerFlush(Ledger *ledger);
+extern void LedgerClose(Ledger *ledger);
+extern TimestampTz LedgerNow(const Ledger *ledger);
+
+#endif							/* LOYALTY_LEDGER_H */

@@ -1,0 +1,552 @@
+/*
+ * posting.c
+ *	  The SQL functions that post without a transaction row: adjustments,
+ *	  expiry, reviews, tiers set by hand, releases of held awards.
+ *
+ * Each opens a ledger, locks in ascending order, decides with the pure rooms
+ * and flushes.  Writes nothing itself.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/date.h"
+#include "utils/typcache.h"
+
+#include "award.h"
+#include "compat.h"
+#include "errors.h"
+#include "ledger.h"
+#include "program.h"
+#include "tier.h"
+
+/* Lock one account, which must exist. */
+static Account *
+lock_account(Ledger *ledger, int64 account_id)
+{
+	Account    *account;
+
+	LedgerLock(ledger, &account_id, 1);
+	account = LedgerAccount(ledger, account_id);
+	if (account == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_LY_UNKNOWN_MEMBER),
+				 errmsg("member " INT64_FORMAT " does not exist", account_id),
+				 errhint("loyalty.enroll makes a member.")));
+	return account;
+}
+
+/* A text argument, NULL where it is null. */
+static char *
+text_argument(FunctionCallInfo fcinfo, int number)
+{
+	return PG_ARGISNULL(number) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(number));
+}
+
+PG_FUNCTION_INFO_V1(loyalty_post);
+
+/* post(account_id, kind, lots, tally, occurred_at, reason, key, source_id): one entry. */
+Datum
+loyalty_post(PG_FUNCTION_ARGS)
+{
+	Ledger	   *ledger;
+	LotSet		lots;
+	TallySet	tally;
+	Posting		posting = {0};
+	int64		seq;
+
+	for (int i = 0; i < 5; i++)
+	{
+		if (PG_ARGISNULL(i))
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("argument %d of post must not be null", i + 1)));
+	}
+	SPI_connect();
+	ledger = LedgerOpen();
+	posting.kind = text_argument(fcinfo, 1);
+	LotsFromDatum(PG_GETARG_DATUM(2), &lots);
+	TallyFromDatum(PG_GETARG_DATUM(3), &tally);
+	posting.lots = &lots;
+	posting.tally = &tally;
+	posting.occurred_at = PG_GETARG_TIMESTAMPTZ(4);
+	posting.reason = text_argument(fcinfo, 5);
+	posting.key = text_argument(fcinfo, 6);
+	posting.source_id = PG_ARGISNULL(7) ? 0 : PG_GETARG_INT64(7);
+	seq = LedgerPost(ledger, lock_account(ledger, PG_GETARG_INT64(0)), &posting);
+	LedgerFlush(ledger);
+	LedgerClose(ledger);
+	SPI_finish();
+	PG_RETURN_INT64(seq);
+}
+
+/* Return lots past SPI_finish. */
+static Datum
+finish_with_lots(const LotSet *lots)
+{
+	Datum		inside = LotsToDatum(lots);
+	Datum		outside = SPI_datumTransfer(inside, false, -1);
+
+	SPI_finish();
+	return outside;
+}
+
+PG_FUNCTION_INFO_V1(loyalty_take_lots);
+
+/* take_lots(account_id, points, day): what taking points away posts. */
+Datum
+loyalty_take_lots(PG_FUNCTION_ARGS)
+{
+	int64		points = PG_GETARG_INT64(1);
+	Ledger	   *ledger;
+	Account    *account;
+	Program    *program;
+	LotSet		none;
+	LotSet		lots;
+	int64		taken;
+	CoreStatus	status;
+	NegativePolicy policy;
+	int64		limit;
+
+	SPI_connect();
+	ledger = LedgerOpen();
+	account = lock_account(ledger, PG_GETARG_INT64(0));
+	program = ProgramPin(account->program_id);
+	policy = program->negative;
+	limit = program->negative_limit;
+	ProgramUnpin(program);
+	lotset_init(&none);
+	lotset_init(&lots);
+	status = lotset_take_back(&account->lots, &none, points, PG_GETARG_DATEADT(2),
+							  policy, limit, &lots, &taken);
+	if (status == CORE_INSUFFICIENT)
+		ereport(ERROR,
+				(errcode(ERRCODE_LY_INSUFFICIENT_POINTS),
+				 errmsg("member " INT64_FORMAT " does not have " INT64_FORMAT " points to take",
+						account->account_id, points),
+				 errdetail("The programme forbids the debt that this would leave."),
+				 errhint("The programme's policy negative and negative_limit decide this.")));
+	LotsRaise(status);
+	return finish_with_lots(&lots);
+}
+
+PG_FUNCTION_INFO_V1(loyalty_earn_lots);
+
+/* earn_lots(account_id, available_from, expires_on, points): what giving points posts. */
+Datum
+loyalty_earn_lots(PG_FUNCTION_ARGS)
+{
+	Ledger	   *ledger;
+	Account    *account;
+	Lot			lot;
+	LotSet		lots;
+
+	lot.available_from = PG_GETARG_DATEADT(1);
+	lot.expires_on = PG_GETARG_DATEADT(2);
+	lot.amount = PG_GETARG_INT64(3);
+	if (lot.amount <= 0 || lot.available_from >= lot.expires_on)
+		ereport(ERROR,
+				(errcode(ERRCODE_LY_INVALID_POINTS),
+				 errmsg("a lot needs points above zero and days in order"),
+				 errdetail("Got " INT64_FORMAT " points.", lot.amount)));
+	SPI_connect();
+	ledger = LedgerOpen();
+	account = lock_account(ledger, PG_GETARG_INT64(0));
+	lotset_init(&lots);
+	LotsRaise(lotset_earn(&account->lots, lot, &lots));
+	return finish_with_lots(&lots);
+}
+
+/* Lock the accounts of an array argument. */
+static int
+lock_array(Ledger *ledger, ArrayType *array, Account **accounts)
+{
+	Datum	   *elements;
+	bool	   *nulls;
+	int64	   *ids;
+	int			n;
+	int			count = 0;
+
+	deconstruct_array(array, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE,
+					  &elements, &nulls, &n);
+	ids = palloc(sizeof(int64) * Max(n, 1));
+	for (int i = 0; i < n; i++)
+	{
+		if (!nulls[i])
+			ids[count++] = DatumGetInt64(elements[i]);
+	}
+	if (count > 0)
+		LedgerLock(ledger, ids, count);
+	return LedgerAccounts(ledger, accounts);
+}
+
+PG_FUNCTION_INFO_V1(loyalty_post_expiry);
+
+/* post_expiry(account_ids, as_of): close dead lots. */
+Datum
+loyalty_post_expiry(PG_FUNCTION_ARGS)
+{
+	int32		as_of = PG_GETARG_DATEADT(1);
+	Ledger	   *ledger;
+	Account    *accounts;
+	int64		count = 0;
+	int			n;
+
+	SPI_connect();
+	ledger = LedgerOpen();
+	n = lock_array(ledger, PG_GETARG_ARRAYTYPE_P(0), &accounts);
+	for (int i = 0; i < n; i++)
+	{
+		LotSet		dead;
+		Posting		posting = {.kind = "expire", .lots = &dead};
+
+		posting.occurred_at = Max(LedgerNow(ledger), accounts[i].last_event_at);
+		lotset_init(&dead);
+		LotsRaise(lotset_close_expired(&accounts[i].lots, as_of, &dead));
+		if (dead.n == 0)
+			continue;
+		LedgerPost(ledger, &accounts[i], &posting);
+		count++;
+	}
+	LedgerFlush(ledger);
+	LedgerClose(ledger);
+	SPI_finish();
+	PG_RETURN_INT64(count);
+}
+
+/* Review one account: true where its tier or its term changed. */
+static bool
+review_account(Ledger *ledger, const Program *program, Account *account, int32 as_of)
+{
+	const TierPolicy *policy = &program->tier_policy;
+	int32		joined_on = ProgramDay(program, account->joined_at);
+	int			current = ProgramTierIndex(program, account->tier_id);
+	int			earned;
+	int			next;
+	int32		until;
+
+	if (current == NO_TIER || account->tier_until == DATEVAL_NOEND ||
+		account->tier_until + policy->grace_days >= as_of || account->tier_pinned >= as_of)
+		return false;
+	LotsRaise(tier_earned(policy, program->tier, program->ntiers, &account->tally,
+						  joined_on, account->tier_until, &earned));
+	next = tier_after_review(policy, current, earned);
+	/* what has been earned since the term ended counts as well */
+	LotsRaise(tier_earned(policy, program->tier, program->ntiers, &account->tally,
+						  joined_on, as_of, &earned));
+	next = Max(next, Min(earned, current));
+	until = next == NO_TIER ? DATEVAL_NOEND : tier_good_until(policy, joined_on, as_of);
+	LedgerSetTier(ledger, account, next == NO_TIER ? 0 : program->tier[next].tier_id,
+				  next == current ? account->tier_since : LedgerNow(ledger), until,
+				  "review", 0, NULL);
+	return true;
+}
+
+PG_FUNCTION_INFO_V1(loyalty_post_review);
+
+/* post_review(account_ids, as_of): renew or lower the tiers that are due. */
+Datum
+loyalty_post_review(PG_FUNCTION_ARGS)
+{
+	int32		as_of = PG_GETARG_DATEADT(1);
+	Ledger	   *ledger;
+	Account    *accounts;
+	int64		count = 0;
+	int			n;
+
+	SPI_connect();
+	ledger = LedgerOpen();
+	n = lock_array(ledger, PG_GETARG_ARRAYTYPE_P(0), &accounts);
+	for (int i = 0; i < n; i++)
+	{
+		Program    *program = ProgramPin(accounts[i].program_id);
+
+		if (review_account(ledger, program, &accounts[i], as_of))
+			count++;
+		ProgramUnpin(program);
+	}
+	LedgerFlush(ledger);
+	LedgerClose(ledger);
+	SPI_finish();
+	PG_RETURN_INT64(count);
+}
+
+/* Find a tier by name. */
+static int
+find_tier(const Program *program, const char *name)
+{
+	for (int i = 0; i < program->ntiers; i++)
+	{
+		if (strcmp(program->tier_info[i].name, name) == 0)
+			return i;
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_LY_INVALID_TIER),
+			 errmsg("programme \"%s\" has no tier \"%s\"", program->name, name)));
+}
+
+PG_FUNCTION_INFO_V1(loyalty_set_tier);
+
+/* set_tier(member_id, tier, pinned_until, reason): a tier by hand. */
+Datum
+loyalty_set_tier(PG_FUNCTION_ARGS)
+{
+	char	   *name = text_argument(fcinfo, 1);
+	char	   *reason = text_argument(fcinfo, 3);
+	Ledger	   *ledger;
+	Account    *account;
+	Program    *program;
+	int			index;
+	int32		until = DATEVAL_NOEND;
+
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_LY_UNKNOWN_MEMBER), errmsg("member must not be null")));
+	if (reason == NULL || strspn(reason, " \t\n") == strlen(reason))
+		ereport(ERROR,
+				(errcode(ERRCODE_LY_REASON_REQUIRED),
+				 errmsg("a tier set by hand needs a reason")));
+	SPI_connect();
+	ledger = LedgerOpen();
+	account = lock_account(ledger, PG_GETARG_INT64(0));
+	program = ProgramPin(account->program_id);
+	index = name == NULL ? NO_TIER : find_tier(program, name);
+	account->tier_pinned = PG_ARGISNULL(2) ? DATEVAL_NOBEGIN : PG_GETARG_DATEADT(2);
+	if (index != NO_TIER)
+		until = tier_good_until(&program->tier_policy, ProgramDay(program, account->joined_at),
+								ProgramDay(program, LedgerNow(ledger)));
+	if (until != DATEVAL_NOEND && !PG_ARGISNULL(2))
+		until = Max(until, account->tier_pinned);
+	LedgerSetTier(ledger, account, index == NO_TIER ? 0 : program->tier[index].tier_id,
+				  LedgerNow(ledger), until, "manual", 0, reason);
+	ProgramUnpin(program);
+	LedgerFlush(ledger);
+	LedgerClose(ledger);
+	SPI_finish();
+	PG_RETURN_VOID();
+}
+
+PG_FUNCTION_INFO_V1(loyalty_local_day);
+
+/* local_day(program_id, at): the day in the programme's zone. */
+Datum
+loyalty_local_day(PG_FUNCTION_ARGS)
+{
+	TimestampTz at = PG_GETARG_TIMESTAMPTZ(1);
+	Program    *program;
+	int32		day;
+
+	if (TIMESTAMP_IS_NOBEGIN(at))
+		PG_RETURN_DATEADT(DATEVAL_NOBEGIN);
+	if (TIMESTAMP_IS_NOEND(at))
+		PG_RETURN_DATEADT(DATEVAL_NOEND);
+	program = ProgramPin(PG_GETARG_INT32(0));
+	day = ProgramDay(program, at);
+	ProgramUnpin(program);
+	PG_RETURN_DATEADT(day);
+}
+
+PG_FUNCTION_INFO_V1(loyalty_expires_on);
+
+/* expires_on(program_id, available_from): by the programme's policy. */
+Datum
+loyalty_expires_on(PG_FUNCTION_ARGS)
+{
+	Program    *program = ProgramPin(PG_GETARG_INT32(0));
+	int32		day = calendar_expires_on(&program->expiry, PG_GETARG_DATEADT(1));
+
+	ProgramUnpin(program);
+	PG_RETURN_DATEADT(day);
+}
+
+PG_FUNCTION_INFO_V1(loyalty_earned_tier);
+
+/* earned_tier(account_id, day): what the window earns. */
+Datum
+loyalty_earned_tier(PG_FUNCTION_ARGS)
+{
+	int64		account_id = PG_GETARG_INT64(0);
+	Ledger	   *ledger;
+	Account    *account;
+	Program    *program;
+	int			earned = NO_TIER;
+	int32		tier_id = 0;
+
+	SPI_connect();
+	ledger = LedgerOpen();
+	LedgerRead(ledger, account_id);
+	account = LedgerAccount(ledger, account_id);
+	if (account != NULL)
+	{
+		program = ProgramPin(account->program_id);
+		LotsRaise(tier_earned(&program->tier_policy, program->tier, program->ntiers,
+							  &account->tally, ProgramDay(program, account->joined_at),
+							  PG_GETARG_DATEADT(1), &earned));
+		if (earned != NO_TIER)
+			tier_id = program->tier[earned].tier_id;
+		ProgramUnpin(program);
+	}
+	SPI_finish();
+	if (earned == NO_TIER)
+		PG_RETURN_NULL();
+	PG_RETURN_INT32(tier_id);
+}
+
+/* Read a transaction by its number into an event; its kind, or false where there is none. */
+bool
+TransactionRead(int64 source_id, Event *event)
+{
+	static const char *const sql[] = {
+		"SELECT * FROM loyalty.purchase WHERE purchase_id = $1",
+		"SELECT * FROM loyalty.activity WHERE activity_id = $1"
+	};
+	Oid			type = INT8OID;
+	Datum		value = Int64GetDatum(source_id);
+
+	for (int i = 0; i < 2; i++)
+	{
+		RuleEvent	kind = i == 0 ? ON_PURCHASE : ON_ACTIVITY;
+		TupleTableSlot *slot;
+
+		if (SPI_execute_with_args(sql[i], 1, &type, &value, NULL, false, 1) != SPI_OK_SELECT)
+			elog(ERROR, "could not read transaction " INT64_FORMAT, source_id);
+		if (SPI_processed == 0)
+			continue;
+		slot = MakeSingleTupleTableSlot(SPI_tuptable->tupdesc, &TTSOpsHeapTuple);
+		ExecStoreHeapTuple(SPI_tuptable->vals[0], slot, false);
+		EventRead(EventLayoutCreate(SPI_tuptable->tupdesc, kind), slot, event);
+		return true;
+	}
+	return false;
+}
+
+/* Mark a held award as released; false where none waits. */
+static bool
+mark_released(int64 source_id)
+{
+	Oid			types[2] = {INT8OID, TEXTOID};
+	Datum		values[2];
+
+	values[0] = Int64GetDatum(source_id);
+	values[1] = CStringGetTextDatum(GetUserNameFromId(GetSessionUserId(), false));
+	if (SPI_execute_with_args("UPDATE loyalty.held_award SET released_at = pg_catalog.now(),"
+							  " released_by = $2::pg_catalog.name"
+							  " WHERE source_id = $1 AND released_at IS NULL",
+							  2, types, values, NULL, false, 0) != SPI_OK_UPDATE)
+		elog(ERROR, "could not release award " INT64_FORMAT, source_id);
+	return SPI_processed == 1;
+}
+
+PG_FUNCTION_INFO_V1(loyalty_release_award);
+
+/* release_award(source_id): decide a held award now and post it. */
+Datum
+loyalty_release_award(PG_FUNCTION_ARGS)
+{
+	int64		source_id = PG_GETARG_INT64(0);
+	Ledger	   *ledger;
+	Account    *account;
+	Program    *program;
+	Event		event;
+	AwardOutcome outcome = {0};
+
+	SPI_connect();
+	if (!mark_released(source_id) || !TransactionRead(source_id, &event))
+		ereport(ERROR,
+				(errcode(ERRCODE_LY_NOTHING_HELD),
+				 errmsg("no award of transaction " INT64_FORMAT " is held", source_id),
+				 errhint("loyalty.held_award lists those that wait.")));
+	if (event.has_member && !event.is_void)
+	{
+		bool		hold;
+
+		ledger = LedgerOpen();
+		LedgerLock(ledger, &event.member_id, 1);
+		account = AwardAccount(ledger, &event);
+		program = ProgramPin(account->program_id);
+		hold = program->hold_on_error;
+		program->hold_on_error = false;
+		PG_TRY();
+		{
+			AwardPost(ledger, program, account, &event, &outcome);
+		}
+		PG_FINALLY();
+		{
+			program->hold_on_error = hold;
+			ProgramUnpin(program);
+		}
+		PG_END_TRY();
+		LedgerFlush(ledger);
+		LedgerClose(ledger);
+	}
+	SPI_finish();
+	PG_RETURN_INT64(outcome.award.points);
+}
+
+/* A text column of a composite, its length in *length; NULL where it is null. */
+static const char *
+composite_text(Datum value, bool isnull, int *length)
+{
+	struct varlena *text;
+
+	*length = 0;
+	if (isnull)
+		return NULL;
+	text = PG_DETOAST_DATUM_PACKED(value);
+	*length = (int) VARSIZE_ANY_EXHDR(text);
+	return VARDATA_ANY(text);
+}
+
+PG_FUNCTION_INFO_V1(loyalty_entry_hash);
+
+/* entry_hash(previous, entry): the hash that an entry must have. */
+Datum
+loyalty_entry_hash(PG_FUNCTION_ARGS)
+{
+	HeapTupleHeader header;
+	HeapTupleData tuple;
+	TupleDesc	desc;
+	Datum		v[14];
+	bool		n[14];
+	SealedEntry sealed;
+	bytea	   *previous = PG_ARGISNULL(0) ? NULL : PG_GETARG_BYTEA_PP(0);
+	bytea	   *result;
+	bool		has_previous = previous != NULL && VARSIZE_ANY_EXHDR(previous) == SEAL_HASH_BYTES;
+
+	if (PG_ARGISNULL(1))
+		PG_RETURN_NULL();
+	header = PG_GETARG_HEAPTUPLEHEADER(1);
+	desc = lookup_rowtype_tupdesc(HeapTupleHeaderGetTypeId(header),
+								  HeapTupleHeaderGetTypMod(header));
+	tuple.t_len = HeapTupleHeaderGetDatumLength(header);
+	ItemPointerSetInvalid(&tuple.t_self);
+	tuple.t_tableOid = InvalidOid;
+	tuple.t_data = header;
+	heap_deform_tuple(&tuple, desc, v, n);
+	ReleaseTupleDesc(desc);
+
+	sealed.account_id = DatumGetInt64(v[0]);
+	sealed.seq = DatumGetInt64(v[1]);
+	sealed.kind = composite_text(v[2], n[2], &sealed.kind_length);
+	sealed.points = DatumGetInt64(v[3]);
+	sealed.has_source = !n[4];
+	sealed.source_id = n[4] ? 0 : DatumGetInt64(v[4]);
+	sealed.occurred_at = DatumGetTimestampTz(v[5]);
+	sealed.recorded_at = DatumGetTimestampTz(v[6]);
+	sealed.lots = n[7] ? NULL : PG_DETOAST_DATUM_PACKED(v[7]);
+	sealed.tally = n[8] ? NULL : PG_DETOAST_DATUM_PACKED(v[8]);
+	sealed.breakdown = n[9] ? NULL : PG_DETOAST_DATUM_PACKED(v[9]);
+	sealed.actor = composite_text(v[10], n[10], &sealed.actor_length);
+	sealed.reason = composite_text(v[11], n[11], &sealed.reason_length);
+	sealed.key = composite_text(v[12], n[12], &sealed.key_length);
+
+	result = palloc(VARHDRSZ + SEAL_HASH_BYTES);
+	SET_VARSIZE(result, VARHDRSZ + SEAL_HASH_BYTES);
+	SealEntry(&sealed, has_previous ? (uint8 *) VARDATA_ANY(previous) : NULL, has_previous,
+			  (uint8 *) VARDATA(result));
+	PG_RETURN_BYTEA_P(result);
+}

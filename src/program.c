@@ -1,0 +1,1126 @@
+/*
+ * program.c
+ *	  Snapshots of programmes, one a backend and programme, kept until the
+ *	  configuration changes.
+ *
+ * Owns: the cache of programmes and of articles, and their invalidation.  A
+ * statement trigger on every configuration table sends a relcache message
+ * about itself; the callback here only marks snapshots stale, and the next
+ * pin loads anew.  A statement that holds a pin keeps the snapshot it has.
+ * Reads through SPI, never writes, knows nothing of the ledger.
+ */
+#include "program.h"
+
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_type.h"
+#include "commands/trigger.h"
+#include "common/hashfn.h"
+#include "executor/executor.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/datetime.h"
+#include "utils/hsearch.h"
+#include "utils/inval.h"
+#include "utils/jsonb.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#include "compat.h"
+#include "errors.h"
+
+#define MAX_PRODUCTS_CACHED 200000
+#define FIRST_PRODUCT_SLOTS 1024
+
+/* Rules that demand a value of one fact, by that value */
+typedef struct RuleColumn
+{
+	int			fact;
+	Oid			type;
+	uint32		mask;
+	struct RuleBucket *bucket;
+} RuleColumn;
+
+typedef struct RuleBucket
+{
+	bool		used;
+	Datum		value;
+	int			nrules;
+	int		   *rules;
+} RuleBucket;
+
+static Program *programs[64];	/* newest snapshot of each programme seen */
+static int	nprograms = 0;
+static Oid	watched[8];			/* the configuration tables */
+static int	nwatched = 0;
+static uint64 generation = 0;
+
+/* Articles by programme and sku, known ones and unknown ones */
+typedef struct ProductSlot
+{
+	int32		program_id;
+	struct varlena *sku;
+	Product    *product;
+} ProductSlot;
+
+static ProductSlot *product_slots = NULL;
+static uint32 product_mask = 0;
+static uint32 products_cached = 0;
+static MemoryContext products_context = NULL;
+static uint64 products_generation = 0;
+
+/* Mark what was cached as stale; may run in the middle of any catalogue access. */
+static void
+on_relcache_change(Datum arg, Oid relid)
+{
+	bool		ours = relid == InvalidOid || nwatched == 0;
+
+	for (int i = 0; i < nwatched && !ours; i++)
+		ours = watched[i] == relid;
+	if (!ours)
+		return;
+	generation++;
+	for (int i = 0; i < nprograms; i++)
+		programs[i]->stale = true;
+}
+
+/* Register the one callback of this library. */
+void
+ProgramInit(void)
+{
+	CacheRegisterRelcacheCallback(on_relcache_change, (Datum) 0);
+}
+
+PG_FUNCTION_INFO_V1(loyalty_configuration_changed);
+
+/* Statement trigger on the configuration tables: tell every backend. */
+Datum
+loyalty_configuration_changed(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("\"%s\" must be called as a trigger", "configuration_changed")));
+	CacheInvalidateRelcacheByRelid(RelationGetRelid(trigger->tg_relation));
+	return PointerGetDatum(NULL);
+}
+
+/* Find a relation of our schema. */
+static Oid
+our_relation(const char *name)
+{
+	Oid			oid = get_relname_relid(name, get_namespace_oid("loyalty", false));
+
+	if (!OidIsValid(oid))
+		elog(ERROR, "relation loyalty.%s is missing", name);
+	return oid;
+}
+
+/* Learn the oids of the configuration tables. */
+static void
+watch_tables(void)
+{
+	static const char *const names[] = {
+		"program", "tier", "product", "rule", "rule_version", "exchange_rate"
+	};
+
+	for (size_t i = 0; i < lengthof(names); i++)
+		watched[i] = our_relation(names[i]);
+	nwatched = lengthof(names);
+}
+
+/* The scope of named rows that every expression is compiled in. */
+static ExpressionScope *
+make_scope(MemoryContext context)
+{
+	static const char *const type[ROW_COUNT] = {
+		"member_facts", "purchase_facts", "line_facts", "product_facts", "activity_facts"
+	};
+	static const char *const name[ROW_COUNT] = {
+		"member", "purchase", "line", "product", "activity"
+	};
+	ExpressionRow rows[ROW_COUNT];
+	ExpressionScope *scope;
+
+	for (int i = 0; i < ROW_COUNT; i++)
+	{
+		rows[i].name = name[i];
+		rows[i].relid = our_relation(type[i]);
+	}
+	scope = ExpressionScopeCreate(context, rows, ROW_COUNT);
+	if (scope->tupdesc->natts != FACT_COUNT ||
+		scope->first[ROW_PURCHASE] != FACT_PURCHASE_OCCURRED_AT ||
+		scope->first[ROW_LINE] != FACT_LINE_SKU ||
+		scope->first[ROW_PRODUCT] != FACT_PRODUCT_SKU ||
+		scope->first[ROW_ACTIVITY] != FACT_ACTIVITY_KIND)
+		elog(ERROR, "the vocabulary of rules is not the one that this library knows");
+	return scope;
+}
+
+/* Which named rows a rule of an event may use. */
+static uint32
+visible_rows(RuleEvent event)
+{
+	switch (event)
+	{
+		case ON_PURCHASE:
+			return 1 << ROW_MEMBER | 1 << ROW_PURCHASE;
+		case ON_LINE:
+			return 1 << ROW_MEMBER | 1 << ROW_PURCHASE | 1 << ROW_LINE | 1 << ROW_PRODUCT;
+		case ON_ACTIVITY:
+			return 1 << ROW_MEMBER | 1 << ROW_ACTIVITY;
+	}
+	return 0;
+}
+
+/* ------------------------------------------------------------------------
+ * Reading rows of a configuration query
+ * ------------------------------------------------------------------------ */
+
+/* A column of a row of the last SPI result as text, NULL where it is null. */
+static char *
+column_text(int row, const char *name)
+{
+	int			number = SPI_fnumber(SPI_tuptable->tupdesc, name);
+
+	if (number == SPI_ERROR_NOATTRIBUTE)
+		elog(ERROR, "column \"%s\" is missing", name);
+	return SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, number);
+}
+
+/* A column by its datum. */
+static Datum
+column_datum(int row, const char *name, bool *isnull)
+{
+	int			number = SPI_fnumber(SPI_tuptable->tupdesc, name);
+
+	if (number == SPI_ERROR_NOATTRIBUTE)
+		elog(ERROR, "column \"%s\" is missing", name);
+	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, number, isnull);
+}
+
+static int32
+column_int32(int row, const char *name)
+{
+	bool		isnull;
+	Datum		value = column_datum(row, name, &isnull);
+
+	return isnull ? 0 : DatumGetInt32(value);
+}
+
+static bool
+column_bool(int row, const char *name)
+{
+	bool		isnull;
+	Datum		value = column_datum(row, name, &isnull);
+
+	return !isnull && DatumGetBool(value);
+}
+
+static TimestampTz
+column_time(int row, const char *name, TimestampTz otherwise)
+{
+	bool		isnull;
+	Datum		value = column_datum(row, name, &isnull);
+
+	return isnull ? otherwise : DatumGetTimestampTz(value);
+}
+
+/* The position of a word in a list. */
+static int
+word_index(const char *word, const char *const *words)
+{
+	for (int i = 0; words[i] != NULL; i++)
+	{
+		if (strcmp(word, words[i]) == 0)
+			return i;
+	}
+	elog(ERROR, "unexpected configuration value \"%s\"", word);
+}
+
+#define WORD(row, name, ...) \
+	word_index(column_text(row, name), (const char *const []) {__VA_ARGS__, NULL})
+
+/* Run a query about one programme; results stay in SPI_tuptable. */
+static uint64
+query_program(const char *sql, int32 program_id)
+{
+	Oid			type = INT4OID;
+	Datum		value = Int32GetDatum(program_id);
+
+	if (SPI_execute_with_args(sql, 1, &type, &value, NULL, true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read the configuration");
+	return SPI_processed;
+}
+
+/* What a whole point is worth, NULL where the programme does not say. */
+static Numeric
+load_point_value(Program *program)
+{
+	bool		isnull;
+	Datum		value = column_datum(0, "point_value", &isnull);
+	MemoryContext old;
+	Numeric		copy;
+
+	if (isnull)
+		return NULL;
+	old = MemoryContextSwitchTo(program->context);
+	copy = DatumGetNumericCopy(value);
+	MemoryContextSwitchTo(old);
+	return copy;
+}
+
+/* Read the policies. */
+static void
+load_policies(Program *program)
+{
+	char	   *fixed_day;
+
+	if (query_program("SELECT * FROM loyalty.program WHERE program_id = $1",
+					  program->program_id) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_LY_UNKNOWN_PROGRAM),
+				 errmsg("programme %d does not exist", program->program_id),
+				 errhint("loyalty.create_program makes one.")));
+	program->name = MemoryContextStrdup(program->context, column_text(0, "name"));
+	program->zone = pg_tzset(column_text(0, "time_zone"));
+	if (program->zone == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_LY_INVALID_PROGRAM),
+				 errmsg("time zone \"%s\" of programme \"%s\" is not known",
+						column_text(0, "time_zone"), program->name)));
+	strlcpy(program->currency, column_text(0, "currency"), sizeof(program->currency));
+	program->points_scale = atoi(column_text(0, "points_scale"));
+	program->hold_days = column_int32(0, "hold_days");
+	program->expiry.kind = WORD(0, "expiry", "never", "after", "fixed_day");
+	program->expiry.months = column_int32(0, "expiry_months");
+	program->expiry.days = column_int32(0, "expiry_days");
+	program->expiry.rounding = WORD(0, "expiry_round", "day", "month", "year");
+	fixed_day = column_text(0, "expiry_fixed_day");
+	if (fixed_day != NULL)
+	{
+		program->expiry.fixed_month = atoi(fixed_day);
+		program->expiry.fixed_day = atoi(fixed_day + 3);
+	}
+	program->rounding = WORD(0, "rounding", "floor", "nearest", "ceil");
+	program->best_multiplier = WORD(0, "multipliers", "product", "best") == 1;
+	program->earn_on_tax = column_bool(0, "earn_on_tax");
+	program->earn_on_shipping = column_bool(0, "earn_on_shipping");
+	program->earn_on_gift_card = column_bool(0, "earn_on_gift_card");
+	program->earn_on_points = column_bool(0, "earn_on_points");
+	program->negative = WORD(0, "negative", "forbid", "clamp", "allow");
+	program->negative_limit = column_text(0, "negative_limit") == NULL ? -1 :
+		pg_strtoint64(column_text(0, "negative_limit"));
+	program->point_value = load_point_value(program);
+	program->hold_on_error = WORD(0, "on_rule_error", "fail", "hold") == 1;
+	program->tier_policy.window =
+		WORD(0, "tier_window", "calendar", "rolling", "anniversary", "lifetime");
+	program->tier_policy.months = column_int32(0, "tier_months");
+	program->tier_policy.downgrade = WORD(0, "downgrade", "none", "one_step", "requalify");
+	program->tier_policy.grace_days = column_int32(0, "grace_days");
+	program->tier_policy.revoke_days = column_int32(0, "revoke_days");
+}
+
+/* Read the tiers; thresholds become whole numbers of the metric's smallest unit. */
+static void
+load_tiers(Program *program)
+{
+	MemoryContext old;
+
+	program->ntiers = (int)
+		query_program("SELECT t.tier_id, t.rank, t.name, t.metric, t.multiplier,"
+					  " pg_catalog.ceil(t.threshold * CASE t.metric WHEN 'spend' THEN 10000"
+					  "  WHEN 'points' THEN 10::pg_catalog.numeric ^ p.points_scale ELSE 1 END)"
+					  "  ::pg_catalog.int8 AS threshold"
+					  " FROM loyalty.tier t JOIN loyalty.program p USING (program_id)"
+					  " WHERE t.program_id = $1 ORDER BY t.rank",
+					  program->program_id);
+	old = MemoryContextSwitchTo(program->context);
+	program->tier = palloc0(sizeof(Tier) * Max(program->ntiers, 1));
+	program->tier_info = palloc0(sizeof(ProgramTier) * Max(program->ntiers, 1));
+	for (int i = 0; i < program->ntiers; i++)
+	{
+		Tier	   *tier = &program->tier[i];
+		ProgramTier *info = &program->tier_info[i];
+		bool		isnull;
+		Datum		multiplier = column_datum(i, "multiplier", &isnull);
+
+		tier->tier_id = column_int32(i, "tier_id");
+		tier->rank = column_int32(i, "rank");
+		tier->metric = WORD(i, "metric", "points", "spend", "visits");
+		tier->threshold = DatumGetInt64(column_datum(i, "threshold", &isnull));
+		info->name = pstrdup(column_text(i, "name"));
+		info->name_datum = CStringGetTextDatum(info->name);
+		info->multiplier = DatumGetNumericCopy(multiplier);
+		info->multiplies =
+			!DatumGetBool(DirectFunctionCall2(numeric_eq, multiplier,
+											  NumericGetDatum(int64_to_numeric(1))));
+	}
+	MemoryContextSwitchTo(old);
+}
+
+/* The number of an exclusive group, from 1. */
+static int
+group_number(List **groups, const char *group)
+{
+	ListCell   *cell;
+
+	if (group == NULL)
+		return 0;
+	foreach(cell, *groups)
+	{
+		if (strcmp(lfirst(cell), group) == 0)
+			return foreach_current_index(cell) + 1;
+	}
+	*groups = lappend(*groups, pstrdup(group));
+	return list_length(*groups);
+}
+
+/* Compile one rule from a row of the last result. */
+static Rule *
+load_rule(Program *program, ExpressionScope *scope, int row, List **groups)
+{
+	Rule	   *rule = MemoryContextAllocZero(program->context, sizeof(Rule));
+	char	   *condition = column_text(row, "condition");
+	char	   *owner;
+	uint32		visible;
+
+	rule->version_id = column_int32(row, "rule_version_id");
+	rule->version = column_int32(row, "version");
+	rule->name = MemoryContextStrdup(program->context, column_text(row, "name"));
+	rule->event = WORD(row, "event", "purchase", "line", "activity");
+	rule->kind = WORD(row, "kind", "base", "multiply", "bonus");
+	rule->group = group_number(groups, column_text(row, "exclusive_group"));
+	rule->active_from = column_time(row, "active_from", DT_NOBEGIN);
+	rule->active_until = column_time(row, "active_until", DT_NOEND);
+	rule->created_at = column_time(row, "created_at", DT_NOBEGIN);
+	rule->retired_from = column_time(row, "retired_from", DT_NOEND);
+	rule->retired_at = column_time(row, "retired_at", DT_NOEND);
+	visible = visible_rows(rule->event);
+	owner = psprintf("rule \"%s\"", rule->name);
+	rule->points = ExpressionCompile(scope, visible, column_text(row, "points"),
+									 NUMERICOID, "points", owner);
+	if (condition != NULL)
+		rule->condition = ExpressionCompile(scope, visible, condition, BOOLOID,
+											"condition", owner);
+	return rule;
+}
+
+/* Compile the rules of the last result. */
+static void
+load_rules(Program *program, ExpressionScope *scope, uint64 count)
+{
+	SPITupleTable *table = SPI_tuptable;
+	List	   *groups = NIL;
+
+	program->nrules = (int) count;
+	program->rule = MemoryContextAlloc(program->context, sizeof(Rule *) * Max(count, 1));
+	for (uint64 i = 0; i < count; i++)
+	{
+		SPI_tuptable = table;
+		program->rule[i] = load_rule(program, scope, (int) i, &groups);
+	}
+}
+
+/* Note which facts the rules read. */
+static void
+note_columns(Program *program)
+{
+	MemoryContext old = MemoryContextSwitchTo(program->context);
+
+	for (int i = 0; i < program->nrules; i++)
+	{
+		const Rule *rule = program->rule[i];
+
+		program->columns = bms_add_members(program->columns, rule->points->columns);
+		if (rule->condition != NULL)
+			program->columns = bms_add_members(program->columns, rule->condition->columns);
+	}
+	MemoryContextSwitchTo(old);
+	for (int fact = FACT_PRODUCT_SKU; fact <= FACT_PRODUCT_PARTNER; fact++)
+		program->uses_products |= bms_is_member(fact, program->columns);
+	if (!program->uses_products)
+		program->uses_products =
+			query_program("SELECT 1 FROM loyalty.product WHERE program_id = $1 AND excluded LIMIT 1",
+						  program->program_id) > 0;
+}
+
+/* ------------------------------------------------------------------------
+ * The index over rules
+ * ------------------------------------------------------------------------ */
+
+/* Hash a value of a type that ExpressionFindKey gives. */
+static uint32
+hash_value(Oid type, Datum value)
+{
+	if (type == TEXTOID)
+	{
+		struct varlena *text = (struct varlena *) DatumGetPointer(value);
+
+		return hash_bytes((const unsigned char *) VARDATA_ANY(text),
+						  (int) VARSIZE_ANY_EXHDR(text));
+	}
+	if (type == INT8OID)
+		return hash_bytes_uint32((uint32) DatumGetInt64(value) ^
+								 (uint32) (DatumGetInt64(value) >> 32));
+	return hash_bytes_uint32((uint32) DatumGetInt32(value));
+}
+
+/* Compare two such values. */
+static bool
+same_value(Oid type, Datum a, Datum b)
+{
+	if (type == TEXTOID)
+	{
+		struct varlena *left = (struct varlena *) DatumGetPointer(a);
+		struct varlena *right = (struct varlena *) DatumGetPointer(b);
+
+		return VARSIZE_ANY_EXHDR(left) == VARSIZE_ANY_EXHDR(right) &&
+			memcmp(VARDATA_ANY(left), VARDATA_ANY(right), VARSIZE_ANY_EXHDR(left)) == 0;
+	}
+	if (type == INT8OID)
+		return DatumGetInt64(a) == DatumGetInt64(b);
+	return DatumGetInt32(a) == DatumGetInt32(b);
+}
+
+/* Find the bucket of a value, or the empty one where it would stand. */
+static RuleBucket *
+find_bucket(const RuleColumn *column, Datum value)
+{
+	uint32		at = hash_value(column->type, value) & column->mask;
+
+	while (column->bucket[at].used && !same_value(column->type, column->bucket[at].value, value))
+		at = (at + 1) & column->mask;
+	return &column->bucket[at];
+}
+
+/* Append a rule's position to a list of them. */
+static int *
+append_position(int *list, int n, int position)
+{
+	if (n == 0)
+		list = palloc(sizeof(int) * 4);
+	else if (n >= 4 && (n & (n - 1)) == 0)
+		list = repalloc(list, sizeof(int) * n * 2);
+	list[n] = position;
+	return list;
+}
+
+/* The index's column for a fact, made where there is none. */
+static RuleColumn *
+index_column(RuleIndex *index, const ExpressionKey *key, int capacity)
+{
+	RuleColumn *column;
+	uint32		size = 16;
+
+	for (int i = 0; i < index->ncolumns; i++)
+	{
+		if (index->column[i].fact == key->column)
+			return &index->column[i];
+	}
+	while (size < (uint32) capacity * 2)
+		size *= 2;
+	column = &index->column[index->ncolumns++];
+	column->fact = key->column;
+	column->type = key->type;
+	column->mask = size - 1;
+	column->bucket = palloc0(sizeof(RuleBucket) * size);
+	return column;
+}
+
+/* Index the rules of one event by the equality that their conditions demand. */
+static void
+build_index(Program *program, RuleEvent event)
+{
+	RuleIndex  *index = &program->index[event];
+	ExpressionKey *keys = palloc0(sizeof(ExpressionKey) * Max(program->nrules, 1));
+	bool	   *keyed = palloc0(Max(program->nrules, 1));
+	int			capacity[FACT_COUNT] = {0};
+	MemoryContext old = MemoryContextSwitchTo(program->context);
+
+	index->column = palloc0(sizeof(RuleColumn) * FACT_COUNT);
+	for (int i = 0; i < program->nrules; i++)
+	{
+		const Rule *rule = program->rule[i];
+
+		if (rule->event != event)
+			continue;
+		keyed[i] = rule->condition != NULL &&
+			ExpressionFindKey(rule->condition, &keys[i]);
+		if (keyed[i])
+			capacity[keys[i].column] += keys[i].nvalues;
+		else
+			index->always = append_position(index->always, index->nalways, i),
+				index->nalways++;
+	}
+	for (int i = 0; i < program->nrules; i++)
+	{
+		RuleColumn *column;
+
+		if (!keyed[i])
+			continue;
+		column = index_column(index, &keys[i], capacity[keys[i].column]);
+		for (int v = 0; v < keys[i].nvalues; v++)
+		{
+			RuleBucket *bucket = find_bucket(column, keys[i].values[v]);
+
+			bucket->used = true;
+			bucket->value = keys[i].values[v];
+			if (bucket->nrules > 0 && bucket->rules[bucket->nrules - 1] == i)
+				continue;		/* the same value twice in one list */
+			bucket->rules = append_position(bucket->rules, bucket->nrules, i);
+			bucket->nrules++;
+		}
+	}
+	MemoryContextSwitchTo(old);
+}
+
+static int
+compare_positions(const void *a, const void *b)
+{
+	return *(const int *) a - *(const int *) b;
+}
+
+/*
+ * Collect the rules of an event that may fire on the facts at hand, in order.
+ *
+ * candidates has room for Program.nrules.  The work does not grow with the
+ * rules whose key does not match.
+ */
+int
+ProgramCandidates(Program *program, RuleEvent event, int *candidates)
+{
+	const RuleIndex *index = &program->index[event];
+	int			n = index->nalways;
+
+	if (n > 0)
+		memcpy(candidates, index->always, sizeof(int) * n);
+	for (int i = 0; i < index->ncolumns; i++)
+	{
+		const RuleColumn *column = &index->column[i];
+		const RuleBucket *bucket;
+
+		if (program->facts->tts_isnull[column->fact])
+			continue;
+		bucket = find_bucket(column, program->facts->tts_values[column->fact]);
+		if (!bucket->used)
+			continue;
+		memcpy(candidates + n, bucket->rules, sizeof(int) * bucket->nrules);
+		n += bucket->nrules;
+	}
+	if (n > index->nalways)
+		qsort(candidates, n, sizeof(int), compare_positions);
+	return n;
+}
+
+/* Tell whether a version applies to an event, as far as was known at an instant. */
+bool
+RuleApplies(const Rule *rule, TimestampTz occurred_at, TimestampTz known_at)
+{
+	if (rule->created_at > known_at)
+		return false;
+	if (occurred_at < rule->active_from || occurred_at >= rule->active_until)
+		return false;
+	return !(rule->retired_at <= known_at && occurred_at >= rule->retired_from);
+}
+
+/* ------------------------------------------------------------------------
+ * Snapshots
+ * ------------------------------------------------------------------------ */
+
+static const char *const rules_query =
+"SELECT v.rule_version_id, v.version, r.name, v.event, v.kind, v.points, v.condition,"
+" v.exclusive_group, v.active_from, v.active_until, v.created_at, v.retired_from, v.retired_at"
+" FROM loyalty.rule r JOIN loyalty.rule_version v USING (rule_id)"
+" WHERE r.program_id = $1 ORDER BY v.priority, r.rule_id, v.version";
+
+/*
+ * The same shape from draft rules in jsonb ($2), with the rules of the
+ * programme that no draft replaces where $3 is true.
+ */
+static const char *const draft_query =
+"SELECT v.rule_version_id, v.version, r.name, v.event, v.kind, v.points, v.condition,"
+" v.exclusive_group, v.active_from, v.active_until, v.created_at, v.retired_from, v.retired_at,"
+" v.priority, r.rule_id"
+" FROM loyalty.rule r JOIN loyalty.rule_version v USING (rule_id)"
+" WHERE r.program_id = $1 AND $3 AND NOT EXISTS"
+"  (SELECT FROM jsonb_array_elements($2) d WHERE d ->> 'name' = r.name)"
+" UNION ALL "
+"SELECT (1000000000 + n)::int4, 0, coalesce(d ->> 'name', 'draft ' || n), coalesce(d ->> 'event', 'purchase'),"
+" d ->> 'kind', d ->> 'points', d ->> 'condition', d ->> 'exclusive_group',"
+" coalesce((d ->> 'active_from')::timestamptz, '-infinity'),"
+" coalesce((d ->> 'active_until')::timestamptz, 'infinity'),"
+" '-infinity', NULL, NULL, coalesce((d ->> 'priority')::int4, 100), (1000000000 + n)::int4"
+" FROM jsonb_array_elements($2) WITH ORDINALITY AS e (d, n)"
+" ORDER BY 14, 15, 2";
+
+/* Make an empty snapshot with its slot. */
+static Program *
+make_program(int32 program_id)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "loyalty program",
+												  ALLOCSET_DEFAULT_SIZES);
+	Program    *program = MemoryContextAllocZero(context, sizeof(Program));
+
+	program->context = context;
+	program->program_id = program_id;
+	return program;
+}
+
+/* Make what evaluation needs. */
+static void
+prepare_evaluation(Program *program, ExpressionScope *scope)
+{
+	MemoryContext old = MemoryContextSwitchTo(program->context);
+
+	program->facts = MakeSingleTupleTableSlot(scope->tupdesc, &TTSOpsVirtual);
+	program->econtext = CreateStandaloneExprContext();
+	program->econtext->ecxt_scantuple = program->facts;
+	MemoryContextSwitchTo(old);
+}
+
+/* Load a programme with its own rules, or with drafts. */
+static Program *
+load_program(int32 program_id, Datum drafts, bool keep_existing)
+{
+	Program    *program = make_program(program_id);
+	ExpressionScope *scope;
+	uint64		count;
+
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	PushActiveSnapshot(GetLatestSnapshot());
+	watch_tables();
+	scope = make_scope(program->context);
+	load_policies(program);
+	load_tiers(program);
+	if (drafts == 0)
+		count = query_program(rules_query, program_id);
+	else
+	{
+		Oid			types[3] = {INT4OID, JSONBOID, BOOLOID};
+		Datum		values[3] = {Int32GetDatum(program_id), drafts, BoolGetDatum(keep_existing)};
+
+		if (SPI_execute_with_args(draft_query, 3, types, values, NULL, true, 0) != SPI_OK_SELECT)
+			elog(ERROR, "could not read the draft rules");
+		count = SPI_processed;
+	}
+	load_rules(program, scope, count);
+	note_columns(program);
+	for (int event = 0; event < RULE_EVENTS; event++)
+		build_index(program, event);
+	prepare_evaluation(program, scope);
+	PopActiveSnapshot();
+	SPI_finish();
+	return program;
+}
+
+/* Load a programme with draft rules, an array of jsonb objects; the caller frees it. */
+Program *
+ProgramDraft(int32 program_id, Datum draft_rules, bool keep_existing)
+{
+	return load_program(program_id, draft_rules, keep_existing);
+}
+
+/* Free a snapshot. */
+void
+ProgramFree(Program *program)
+{
+	ExecDropSingleTupleTableSlot(program->facts);
+	FreeExprContext(program->econtext, true);
+	MemoryContextDelete(program->context);
+}
+
+/* Load until no configuration change came in between, then publish. */
+static Program *
+load_published(int32 program_id)
+{
+	Program    *program;
+	uint64		started;
+
+	for (;;)
+	{
+		started = generation;
+		program = load_program(program_id, (Datum) 0, true);
+		if (started == generation)
+			break;
+		ProgramFree(program);
+		CHECK_FOR_INTERRUPTS();
+	}
+	MemoryContextSetParent(program->context, CacheMemoryContext);
+	return program;
+}
+
+/* Drop a stale snapshot from the cache; one still pinned goes when it is unpinned. */
+static void
+forget_program(int position)
+{
+	Program    *program = programs[position];
+
+	programs[position] = programs[--nprograms];
+	if (program->pins == 0)
+		ProgramFree(program);
+}
+
+/* Get the current snapshot of a programme and keep it until ProgramUnpin. */
+Program *
+ProgramPin(int32 program_id)
+{
+	Program    *program;
+
+	AcceptInvalidationMessages();
+	for (int i = 0; i < nprograms; i++)
+	{
+		program = programs[i];
+		if (program->program_id != program_id)
+			continue;
+		if (!program->stale)
+		{
+			program->pins++;
+			return program;
+		}
+		forget_program(i);
+		break;
+	}
+	program = load_published(program_id);
+	if (nprograms == lengthof(programs))
+		forget_program(0);
+	programs[nprograms++] = program;
+	program->pins++;
+	return program;
+}
+
+/* Tell whether a snapshot is in the cache. */
+static bool
+is_cached(const Program *program)
+{
+	for (int i = 0; i < nprograms; i++)
+	{
+		if (programs[i] == program)
+			return true;
+	}
+	return false;
+}
+
+/* Let go of a snapshot. */
+void
+ProgramUnpin(Program *program)
+{
+	Assert(program->pins > 0);
+	if (--program->pins == 0 && !is_cached(program))
+		ProgramFree(program);
+}
+
+/* ------------------------------------------------------------------------
+ * Small questions
+ * ------------------------------------------------------------------------ */
+
+/* The position of a tier, NO_TIER for none. */
+int
+ProgramTierIndex(const Program *program, int32 tier_id)
+{
+	for (int i = 0; i < program->ntiers; i++)
+	{
+		if (program->tier[i].tier_id == tier_id)
+			return i;
+	}
+	return NO_TIER;
+}
+
+/* An instant as local time of the programme. */
+Timestamp
+ProgramLocal(const Program *program, TimestampTz at)
+{
+	struct pg_tm tm;
+	fsec_t		fsec;
+	int			tz;
+	const char *abbreviation;
+	Timestamp	local;
+
+	if (timestamp2tm(at, &tz, &tm, &fsec, &abbreviation, program->zone) != 0 ||
+		tm2timestamp(&tm, fsec, NULL, &local) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_LY_INVALID_TIME), errmsg("time is out of range")));
+	return local;
+}
+
+/* The day of an instant in the programme's zone. */
+int32
+ProgramDay(const Program *program, TimestampTz at)
+{
+	Timestamp	local = ProgramLocal(program, at);
+
+	if (local < 0)
+		return (int32) ((local - (USECS_PER_DAY - 1)) / USECS_PER_DAY);
+	return (int32) (local / USECS_PER_DAY);
+}
+
+/* The rate from a currency to the programme's on a day; NULL where there is none. */
+Numeric
+ProgramRate(const Program *program, const char *currency, int32 day)
+{
+	Oid			types[3] = {TEXTOID, TEXTOID, DATEOID};
+	Datum		values[3];
+	Numeric		rate = NULL;
+	MemoryContext caller = CurrentMemoryContext;
+	bool		isnull;
+
+	values[0] = CStringGetTextDatum(currency);
+	values[1] = CStringGetTextDatum(program->currency);
+	values[2] = Int32GetDatum(day);
+	SPI_connect();
+	if (SPI_execute_with_args("SELECT rate FROM loyalty.exchange_rate"
+							  " WHERE from_currency = $1 AND to_currency = $2 AND day = $3",
+							  3, types, values, NULL, false, 1) == SPI_OK_SELECT &&
+		SPI_processed == 1)
+	{
+		Datum		value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+		MemoryContext old = MemoryContextSwitchTo(caller);
+
+		rate = DatumGetNumericCopy(value);
+		MemoryContextSwitchTo(old);
+	}
+	SPI_finish();
+	return rate;
+}
+
+/* ------------------------------------------------------------------------
+ * Articles
+ * ------------------------------------------------------------------------ */
+
+/* Hash the key of an article. */
+static uint32
+hash_sku(int32 program_id, const struct varlena *sku)
+{
+	return hash_bytes((const unsigned char *) VARDATA_ANY(sku),
+					  (int) VARSIZE_ANY_EXHDR(sku)) ^ (uint32) program_id * 0x9E3779B9U;
+}
+
+/* Compare the key of an article. */
+static bool
+same_sku(const ProductSlot *slot, int32 program_id, const struct varlena *sku)
+{
+	return slot->program_id == program_id &&
+		VARSIZE_ANY_EXHDR(slot->sku) == VARSIZE_ANY_EXHDR(sku) &&
+		memcmp(VARDATA_ANY(slot->sku), VARDATA_ANY(sku), VARSIZE_ANY_EXHDR(sku)) == 0;
+}
+
+/* Empty the cache of articles. */
+static void
+reset_products(void)
+{
+	MemoryContext old;
+
+	if (products_context == NULL)
+		products_context = AllocSetContextCreate(CacheMemoryContext, "loyalty articles",
+												 ALLOCSET_DEFAULT_SIZES);
+	MemoryContextReset(products_context);
+	products_cached = 0;
+	product_mask = FIRST_PRODUCT_SLOTS - 1;
+	products_generation = generation;
+	old = MemoryContextSwitchTo(products_context);
+	product_slots = palloc0(sizeof(ProductSlot) * (product_mask + 1));
+	MemoryContextSwitchTo(old);
+}
+
+/* Find the slot of an article, or the free one where it would stand. */
+static ProductSlot *
+find_product(int32 program_id, const struct varlena *sku)
+{
+	uint32		at = hash_sku(program_id, sku) & product_mask;
+
+	while (product_slots[at].product != NULL && !same_sku(&product_slots[at], program_id, sku))
+		at = (at + 1) & product_mask;
+	return &product_slots[at];
+}
+
+/* Double the slots. */
+static void
+grow_products(void)
+{
+	ProductSlot *old_slots = product_slots;
+	uint32		old_size = product_mask + 1;
+
+	product_slots = MemoryContextAllocExtended(products_context,
+											   sizeof(ProductSlot) * old_size * 2,
+											   MCXT_ALLOC_ZERO | MCXT_ALLOC_HUGE);
+	product_mask = old_size * 2 - 1;
+	for (uint32 i = 0; i < old_size; i++)
+	{
+		if (old_slots[i].product != NULL)
+			*find_product(old_slots[i].program_id, old_slots[i].sku) = old_slots[i];
+	}
+	pfree(old_slots);
+}
+
+/* Copy a text column of the current SPI row, 0 where it is null. */
+static Datum
+copy_column(int row, int number, bool is_numeric)
+{
+	bool		isnull;
+	Datum		value = SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, number, &isnull);
+
+	if (isnull)
+		return (Datum) 0;
+	return is_numeric ? NumericGetDatum(DatumGetNumericCopy(value)) :
+		PointerGetDatum(PG_DETOAST_DATUM_COPY(value));
+}
+
+/* Add an article to the cache; row -1: it is not in the table. */
+static void
+cache_product(int32 program_id, struct varlena *sku, int row)
+{
+	ProductSlot *slot;
+	MemoryContext old = MemoryContextSwitchTo(products_context);
+	Product    *product = palloc0(sizeof(Product));
+	bool		isnull;
+
+	if (row >= 0)
+	{
+		product->known = true;
+		product->category = copy_column(row, 2, false);
+		product->brand = copy_column(row, 3, false);
+		product->own_brand =
+			DatumGetBool(SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, 4, &isnull));
+		product->margin = copy_column(row, 5, true);
+		product->partner = copy_column(row, 6, false);
+		product->excluded =
+			DatumGetBool(SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, 7, &isnull));
+	}
+	product->sku = PointerGetDatum(PG_DETOAST_DATUM_COPY(PointerGetDatum(sku)));
+	slot = find_product(program_id, sku);
+	if (slot->product == NULL && ++products_cached > product_mask / 2)
+	{
+		grow_products();
+		slot = find_product(program_id, sku);
+	}
+	slot->program_id = program_id;
+	slot->sku = (struct varlena *) DatumGetPointer(product->sku);
+	slot->product = product;
+	MemoryContextSwitchTo(old);
+}
+
+/* Read articles that the cache lacks. */
+static void
+read_products(int32 program_id, Datum *skus, int n)
+{
+	static SPIPlanPtr plan = NULL;
+	Datum		values[2];
+
+	SPI_connect();
+	if (plan == NULL)
+	{
+		Oid			types[2] = {INT4OID, TEXTARRAYOID};
+
+		plan = SPI_prepare("SELECT sku, category, brand, own_brand, margin, partner, excluded"
+						   " FROM loyalty.product WHERE program_id = $1 AND sku = ANY ($2)",
+						   2, types);
+		SPI_keepplan(plan);
+	}
+	values[0] = Int32GetDatum(program_id);
+	values[1] = PointerGetDatum(construct_array(skus, n, TEXTOID, -1, false, TYPALIGN_INT));
+	SPI_execute_plan(plan, values, NULL, false, 0);
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		bool		isnull;
+		Datum		sku = SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull);
+
+		cache_product(program_id, PG_DETOAST_DATUM_PACKED(sku), (int) i);
+	}
+	for (int i = 0; i < n; i++)
+	{
+		struct varlena *sku = (struct varlena *) DatumGetPointer(skus[i]);
+
+		if (find_product(program_id, sku)->product == NULL)
+			cache_product(program_id, sku, -1);
+	}
+	SPI_finish();
+}
+
+/*
+ * Find articles by sku (text, not null), reading those that are not cached.
+ *
+ * found stays valid until the next call.  One call covers a chunk of a batch.
+ */
+void
+ProgramLoadProducts(Program *program, Datum *skus, int n, const Product **found)
+{
+	Datum	   *missing = palloc(sizeof(Datum) * Max(n, 1));
+	int			nmissing = 0;
+
+	if (product_slots == NULL || products_generation != generation ||
+		products_cached > MAX_PRODUCTS_CACHED)
+		reset_products();
+	for (int i = 0; i < n; i++)
+	{
+		if (find_product(program->program_id,
+						 (struct varlena *) DatumGetPointer(skus[i]))->product == NULL)
+			missing[nmissing++] = skus[i];
+	}
+	if (nmissing > 0)
+		read_products(program->program_id, missing, nmissing);
+	for (int i = 0; i < n; i++)
+		found[i] = find_product(program->program_id,
+								(struct varlena *) DatumGetPointer(skus[i]))->product;
+	pfree(missing);
+}
+
+/* ------------------------------------------------------------------------
+ * Checks of rules before they are saved
+ * ------------------------------------------------------------------------ */
+
+/* The event of a word. */
+static RuleEvent
+event_of(const char *event)
+{
+	if (strcmp(event, "purchase") == 0)
+		return ON_PURCHASE;
+	if (strcmp(event, "line") == 0)
+		return ON_LINE;
+	if (strcmp(event, "activity") == 0)
+		return ON_ACTIVITY;
+	ereport(ERROR,
+			(errcode(ERRCODE_LY_INVALID_RULE),
+			 errmsg("\"%s\" is not an event", event),
+			 errhint("Events are purchase, line and activity.")));
+}
+
+/* Compile a rule to raise what is wrong with it. */
+void
+ProgramCheckRule(const char *name, const char *event, const char *kind, const char *points,
+				 const char *condition)
+{
+	uint32		visible = visible_rows(event_of(event));
+	ExpressionScope *scope = make_scope(CurrentMemoryContext);
+	char	   *owner = psprintf("rule \"%s\"", name);
+
+	if (strcmp(kind, "base") != 0 && strcmp(kind, "multiply") != 0 && strcmp(kind, "bonus") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_LY_INVALID_RULE),
+				 errmsg("\"%s\" is not a kind of rule", kind),
+				 errhint("Kinds are base, multiply and bonus.")));
+	ExpressionCompile(scope, visible, points, NUMERICOID, "points", owner);
+	if (condition != NULL)
+		ExpressionCompile(scope, visible, condition, BOOLOID, "condition", owner);
+}
+
+/* true, false or null where a condition is constant, else NULL. */
+const char *
+ProgramConstant(const char *condition, const char *event)
+{
+	Expression *expression = ExpressionCompile(make_scope(CurrentMemoryContext),
+											   visible_rows(event_of(event)), condition, BOOLOID,
+											   "condition", "the rule");
+	Datum		value;
+	bool		isnull;
+
+	if (!ExpressionIsConstant(expression, &value, &isnull))
+		return NULL;
+	return isnull ? "null" : DatumGetBool(value) ? "true" : "false";
+}

@@ -1,0 +1,151 @@
+/*
+ * program.h
+ *	  A backend's immutable snapshot of a programme: policies, tiers, rules.
+ */
+#ifndef LOYALTY_PROGRAM_H
+#define LOYALTY_PROGRAM_H
+
+#include "postgres.h"
+
+#include "executor/tuptable.h"
+#include "nodes/execnodes.h"
+#include "pgtime.h"
+#include "utils/numeric.h"
+#include "utils/timestamp.h"
+
+#include "calendar.h"
+#include "expression.h"
+#include "facts.h"
+#include "lots.h"
+#include "tier.h"
+
+typedef enum RuleEvent
+{
+	ON_PURCHASE,
+	ON_LINE,
+	ON_ACTIVITY
+} RuleEvent;
+
+#define RULE_EVENTS 3
+
+typedef enum RuleKind
+{
+	RULE_BASE,
+	RULE_MULTIPLY,
+	RULE_BONUS
+} RuleKind;
+
+typedef enum Rounding
+{
+	ROUNDING_FLOOR,
+	ROUNDING_NEAREST,
+	ROUNDING_CEIL
+} Rounding;
+
+typedef struct Rule
+{
+	int32		version_id;
+	int			version;
+	char	   *name;
+	RuleEvent	event;
+	RuleKind	kind;
+	int			group;			/* 0: none; else rules of one number exclude each other */
+	TimestampTz active_from;
+	TimestampTz active_until;
+	TimestampTz created_at;
+	TimestampTz retired_from;	/* DT_NOEND: not retired */
+	TimestampTz retired_at;
+	Expression *points;
+	Expression *condition;		/* NULL: always */
+} Rule;
+
+/* One tier as rules and reports see it; the pure part is in tier.h */
+typedef struct ProgramTier
+{
+	char	   *name;
+	Datum		name_datum;
+	Numeric		multiplier;
+	bool		multiplies;		/* the multiplier is not 1 */
+} ProgramTier;
+
+/* Rules of one event: those to try always and those found by a fact's value */
+typedef struct RuleIndex
+{
+	int			nalways;
+	int		   *always;			/* positions in Program.rule */
+	int			ncolumns;
+	struct RuleColumn *column;
+} RuleIndex;
+
+typedef struct Program
+{
+	MemoryContext context;
+	int32		program_id;
+	char	   *name;
+	pg_tz	   *zone;
+	char		currency[4];
+	int			points_scale;
+	int			hold_days;
+	ExpiryPolicy expiry;
+	Rounding	rounding;
+	bool		best_multiplier;
+	bool		earn_on_tax;
+	bool		earn_on_shipping;
+	bool		earn_on_gift_card;
+	bool		earn_on_points;
+	NegativePolicy negative;
+	int64		negative_limit; /* -1: none */
+	bool		hold_on_error;
+	Numeric		point_value;	/* NULL: none */
+
+	TierPolicy	tier_policy;
+	int			ntiers;
+	Tier	   *tier;			/* by rank, ascending */
+	ProgramTier *tier_info;
+
+	int			nrules;
+	Rule	  **rule;			/* by priority, rule id, version */
+	RuleIndex	index[RULE_EVENTS];
+	Bitmapset  *columns;		/* facts that some rule names */
+	bool		uses_products;	/* some rule names product, or an article is excluded */
+
+	TupleTableSlot *facts;		/* the wide tuple that expressions read */
+	ExprContext *econtext;
+
+	int			pins;
+	bool		stale;
+} Program;
+
+extern void ProgramInit(void);
+extern Program *ProgramPin(int32 program_id);
+extern void ProgramUnpin(Program *program);
+extern Program *ProgramDraft(int32 program_id, Datum draft_rules, bool keep_existing);
+extern void ProgramFree(Program *program);
+
+extern int	ProgramCandidates(Program *program, RuleEvent event, int *candidates);
+extern bool RuleApplies(const Rule *rule, TimestampTz occurred_at, TimestampTz known_at);
+extern int	ProgramTierIndex(const Program *program, int32 tier_id);
+extern int32 ProgramDay(const Program *program, TimestampTz at);
+extern Timestamp ProgramLocal(const Program *program, TimestampTz at);
+extern Numeric ProgramRate(const Program *program, const char *currency, int32 day);
+
+extern void ProgramCheckRule(const char *name, const char *event, const char *kind,
+							 const char *points, const char *condition);
+extern const char *ProgramConstant(const char *condition, const char *event);
+
+/* An article as rules know it */
+typedef struct Product
+{
+	bool		known;
+	bool		excluded;
+	bool		own_brand;
+	Datum		sku;
+	Datum		category;		/* 0: null, and likewise below */
+	Datum		brand;
+	Datum		margin;
+	Datum		partner;
+} Product;
+
+extern void ProgramLoadProducts(Program *program, Datum *skus, int n, const Product **found);
+
+#endif							/* LOYALTY_PROGRAM_H */

@@ -13,12 +13,14 @@ CREATE TABLE loyalty.member (
     birthday    date CHECK (birthday BETWEEN '1850-01-01' AND '2200-01-01'),
     staff       boolean NOT NULL DEFAULT false,
     attributes  jsonb,
+    created_at  timestamptz NOT NULL DEFAULT now(),
     UNIQUE (program_id, external_id)
 );
 ALTER SEQUENCE loyalty.member_id_seq OWNED BY loyalty.member.member_id;
 COMMENT ON TABLE loyalty.member IS 'A person in a programme; personal data does not belong here';
 COMMENT ON COLUMN loyalty.member.external_id IS 'The shop''s own key of the member, unique in the programme';
 COMMENT ON COLUMN loyalty.member.status IS 'active earns and spends; frozen earns and does not spend; closed does neither';
+COMMENT ON COLUMN loyalty.member.created_at IS 'Set by the default alone: a row that brings another time is a restored one, whose account is restored too';
 COMMENT ON COLUMN loyalty.member.attributes IS 'What rules may know of the member, as member.attributes ->> ''key''';
 
 CREATE TABLE loyalty.account (

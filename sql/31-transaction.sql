@@ -39,6 +39,7 @@ CREATE TABLE loyalty.purchase (
 ALTER SEQUENCE loyalty.transaction_id_seq OWNED BY loyalty.purchase.purchase_id;
 COMMENT ON TABLE loyalty.purchase IS 'One row is one basket; an INSERT awards its points in the same transaction, an UPDATE posts the difference';
 COMMENT ON COLUMN loyalty.purchase.member_id IS 'NULL: a guest; kept for what is bought with what, earns nothing';
+COMMENT ON COLUMN loyalty.purchase.recorded_at IS 'Set by the default alone: a row that brings another time is a restored or replicated one, whose entries are restored too, and awards nothing';
 COMMENT ON COLUMN loyalty.purchase.currency IS 'NULL: the programme''s';
 COMMENT ON COLUMN loyalty.purchase.amount IS 'What the basket costs in all: the lines, less the order''s discount, plus shipping; tax included';
 COMMENT ON COLUMN loyalty.purchase.tax IS 'Tax contained in amount';

@@ -582,6 +582,18 @@ process_chunk(Batch *batch)
 	CHECK_FOR_INTERRUPTS();
 }
 
+/*
+ * Tell whether a row is restored from a dump or copied by replication.
+ *
+ * Its entries come the same way.  The default of recorded_at is the start of
+ * the transaction; grant_app lets nobody set it.
+ */
+static bool
+is_restored(const Batch *batch, const Event *event)
+{
+	return !batch->correcting && event->recorded_at != GetCurrentTransactionStartTimestamp();
+}
+
 /* Collect a row; process the chunk when it is full. */
 static void
 collect_row(Batch *batch, TupleTableSlot *row, TupleTableSlot *scratch)
@@ -590,10 +602,14 @@ collect_row(Batch *batch, TupleTableSlot *row, TupleTableSlot *scratch)
 	Event	   *event = palloc(sizeof(Event));
 
 	ExecStoreMinimalTuple(ExecCopySlotMinimalTuple(row), scratch, false);
-	EventRead(batch->layout, scratch, event);
+	EventReadOrder(batch->layout, scratch, event);
+	if (!is_restored(batch, event))
+	{
+		EventRead(batch->layout, scratch, event);
+		if (event->has_member || batch->correcting)
+			batch->event[batch->nevents++] = event;
+	}
 	ExecClearTuple(scratch);
-	if (event->has_member || batch->correcting)
-		batch->event[batch->nevents++] = event;
 	MemoryContextSwitchTo(old);
 	if (batch->nevents == CHUNK_EVENTS ||
 		(batch->nevents % 64 == 0 && MemoryContextMemAllocated(batch->chunk, true) > CHUNK_BYTES))

@@ -282,12 +282,14 @@ typedef struct RuleContext
 	int64		source_id;
 } RuleContext;
 
-/* Name the rule in an error that its expression raises. */
+/* Name the rule in an error that its expression raises; what its data did is LY203. */
 static void
 name_rule(void *arg)
 {
 	const RuleContext *context = arg;
 
+	if (ERRCODE_TO_CATEGORY(geterrcode()) == ERRCODE_DATA_EXCEPTION)
+		errcode(ERRCODE_LY_RULE_FAILED);
 	errcontext("rule \"%s\" version %d on transaction " INT64_FORMAT,
 			   context->rule->name, context->rule->version, context->source_id);
 }

@@ -1,0 +1,279 @@
+/*
+ * read: what an application, a member and BI see.
+ */
+
+CREATE VIEW loyalty.purchase_line AS
+    SELECT p.purchase_id, p.member_id, p.occurred_at, l.line::integer, l.sku, l.quantity, l.unit_price,
+           coalesce(l.amount, l.quantity * l.unit_price - coalesce(l.discount, 0)) AS amount, l.discount
+    FROM loyalty.purchase p, ROWS FROM (pg_catalog.unnest(p.lines)) WITH ORDINALITY
+         AS l (sku, quantity, unit_price, amount, discount, line);
+COMMENT ON VIEW loyalty.purchase_line IS 'The lines of all baskets';
+
+CREATE VIEW loyalty.entry_rule AS
+    SELECT e.account_id, e.seq, e.kind, e.source_id, e.occurred_at, r.rule_version_id,
+           coalesce(u.name, 'tier ' || t.name) AS rule, v.version, r.exact, r.points
+    FROM loyalty.entry e
+         CROSS JOIN LATERAL loyalty.breakdown_rules(e.breakdown) r
+         LEFT JOIN loyalty.rule_version v ON v.rule_version_id = r.rule_version_id
+         LEFT JOIN loyalty.rule u ON u.rule_id = v.rule_id
+         LEFT JOIN loyalty.tier t ON t.tier_id = r.tier_id;
+COMMENT ON VIEW loyalty.entry_rule IS 'What each rule gave in each entry, exactly and as posted; a correction''s rows are differences';
+
+CREATE VIEW loyalty.entry_line AS
+    SELECT e.account_id, e.seq, e.kind, e.source_id, l.line, l.points
+    FROM loyalty.entry e CROSS JOIN LATERAL loyalty.breakdown_lines(e.breakdown) l;
+COMMENT ON VIEW loyalty.entry_line IS 'Each line''s share of the points of an entry';
+
+CREATE VIEW loyalty.tier_history AS
+    SELECT c.account_id AS member_id, t.name AS tier, t.rank, c.changed_at AS valid_from,
+           lead(c.changed_at, 1, 'infinity') OVER (PARTITION BY c.account_id ORDER BY c.number) AS valid_to,
+           c.until AS good_until, c.cause, c.source_id, c.reason
+    FROM loyalty.tier_change c LEFT JOIN loyalty.tier t USING (tier_id);
+COMMENT ON VIEW loyalty.tier_history IS 'Tiers of members as [valid_from, valid_to), with the cause';
+
+CREATE VIEW loyalty.member_balance AS
+    SELECT m.member_id, m.program_id, m.external_id, m.status, t.name AS tier,
+           greatest(loyalty.available(a.lots, d.today), 0) AS available,
+           loyalty.pending(a.lots, d.today) AS pending, loyalty.debt(a.lots) AS debt,
+           loyalty.spend(a.tally) AS lifetime_spend, loyalty.points(a.tally) AS lifetime_points,
+           loyalty.visits(a.tally) AS lifetime_purchases, a.last_event_at
+    FROM loyalty.member m
+         JOIN loyalty.program p USING (program_id)
+         JOIN loyalty.account a ON a.account_id = m.member_id
+         LEFT JOIN loyalty.tier t ON t.tier_id = a.tier_id
+         CROSS JOIN LATERAL (SELECT (now() AT TIME ZONE p.time_zone)::date AS today) d;
+COMMENT ON VIEW loyalty.member_balance IS 'Balance, tier and lifetime sums of every member, today in the programme''s zone';
+
+CREATE VIEW loyalty.points_outstanding AS
+    SELECT a.program_id, date_trunc('month', u.expires_on)::date AS expiry_month, sum(u.points) AS points
+    FROM loyalty.account a CROSS JOIN LATERAL loyalty.unnest(a.lots) u
+    GROUP BY 1, 2;
+COMMENT ON VIEW loyalty.points_outstanding IS 'Points on the books by the month in which they die; infinity: never; sums to the ledger';
+
+CREATE VIEW loyalty.held_award_open AS
+    SELECT h.source_id, h.account_id AS member_id, h.held_at, now() - h.held_at AS age, h.reason, h.detail
+    FROM loyalty.held_award h WHERE h.released_at IS NULL;
+COMMENT ON VIEW loyalty.held_award_open IS 'Awards that wait for a person, with their age';
+
+CREATE FUNCTION loyalty.require_member(member_id bigint) RETURNS loyalty.member
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    m loyalty.member;
+BEGIN
+    SELECT * INTO m FROM loyalty.member q WHERE q.member_id = require_member.member_id;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'member % does not exist', member_id
+            USING ERRCODE = 'LY301', HINT = 'loyalty.enroll makes a member.';
+    END IF;
+    RETURN m;
+END
+$$;
+COMMENT ON FUNCTION loyalty.require_member(bigint) IS 'A member, or LY301';
+REVOKE ALL ON FUNCTION loyalty.require_member(bigint) FROM PUBLIC;
+
+CREATE FUNCTION loyalty.balance(member_id bigint, as_of date DEFAULT NULL,
+        OUT available bigint, OUT pending bigint, OUT held bigint, OUT debt bigint,
+        OUT next_expiry_on date, OUT next_expiry_points bigint)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    m loyalty.member := loyalty.require_member(balance.member_id);
+    zone text := (SELECT p.time_zone FROM loyalty.program p WHERE p.program_id = m.program_id);
+    today date := (now() AT TIME ZONE zone)::date;
+    day date := coalesce(as_of, today);
+    l loyalty.lots;
+BEGIN
+    IF NOT isfinite(day) THEN
+        RAISE EXCEPTION 'as_of must be a finite day' USING ERRCODE = 'LY102';
+    END IF;
+    IF day >= today THEN
+        SELECT a.lots INTO l FROM loyalty.account a WHERE a.account_id = m.member_id;
+    ELSE
+        SELECT coalesce(loyalty.sum(e.lots), '{}') INTO l FROM loyalty.entry e
+            WHERE e.account_id = m.member_id AND e.occurred_at < ((day + 1)::timestamp AT TIME ZONE zone);
+    END IF;
+    available := greatest(loyalty.available(l, day), 0);
+    pending := loyalty.pending(l, day);
+    held := 0;
+    debt := loyalty.debt(l);
+    SELECT u.expires_on, sum(u.points) INTO next_expiry_on, next_expiry_points
+        FROM loyalty.unnest(l) u WHERE u.points > 0 AND u.expires_on > day AND isfinite(u.expires_on)
+        GROUP BY u.expires_on ORDER BY u.expires_on LIMIT 1;
+END
+$$;
+COMMENT ON FUNCTION loyalty.balance(bigint, date) IS 'A member''s points on a day, past or future, in the programme''s zone: what is available, pending, held and owed, and what dies next. Today and the future read one row; a past day sums the entries that occurred by then';
+REVOKE ALL ON FUNCTION loyalty.balance(bigint, date) FROM PUBLIC;
+
+CREATE FUNCTION loyalty.statement(member_id bigint, from_at timestamptz DEFAULT NULL, until_at timestamptz DEFAULT NULL,
+        max_rows integer DEFAULT 100)
+    RETURNS TABLE (seq bigint, occurred_at timestamptz, kind text, points bigint, balance_after bigint,
+                   source_id bigint, description text, available_from date, expires_on date)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    m loyalty.member := loyalty.require_member(statement.member_id);
+    running bigint := (SELECT loyalty.total(a.lots) FROM loyalty.account a WHERE a.account_id = m.member_id);
+    e record;
+    shown integer := 0;
+BEGIN
+    IF max_rows IS NULL OR max_rows < 0 THEN
+        RAISE EXCEPTION 'max_rows must be a number that is not negative' USING ERRCODE = '22023';
+    END IF;
+    FOR e IN
+        SELECT n.*, p.amount, coalesce(p.currency, g.currency) AS currency, p.reference, v.kind AS activity
+        FROM loyalty.entry n
+             JOIN loyalty.program g ON g.program_id = m.program_id
+             LEFT JOIN loyalty.purchase p ON p.purchase_id = n.source_id
+             LEFT JOIN loyalty.activity v ON v.activity_id = n.source_id
+        WHERE n.account_id = m.member_id ORDER BY n.seq DESC
+    LOOP
+        EXIT WHEN shown >= max_rows;
+        IF (until_at IS NULL OR e.occurred_at < until_at) AND (from_at IS NULL OR e.occurred_at >= from_at) THEN
+            shown := shown + 1;
+            seq := e.seq; occurred_at := e.occurred_at; kind := e.kind; points := e.points;
+            balance_after := running; source_id := e.source_id;
+            description := CASE
+                WHEN e.kind = 'earn' AND e.amount IS NOT NULL THEN format('Purchase %s of %s %s', coalesce(e.reference, e.source_id::text), trim_scale(e.amount), e.currency)
+                WHEN e.kind = 'earn' THEN 'Activity ' || e.activity
+                WHEN e.kind = 'correct' THEN 'Correction of ' || coalesce('purchase ' || coalesce(e.reference, e.source_id::text), 'activity')
+                WHEN e.kind = 'expire' THEN 'Expired'
+                ELSE coalesce(e.reason, e.kind) END;
+            SELECT u.available_from, u.expires_on INTO available_from, expires_on
+                FROM loyalty.unnest(e.lots) u ORDER BY abs(u.points) DESC, u.expires_on LIMIT 1;
+            RETURN NEXT;
+        END IF;
+        running := running - e.points;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION loyalty.statement(bigint, timestamptz, timestamptz, integer) IS 'The entries of a member, newest first, with the balance of the books after each';
+REVOKE ALL ON FUNCTION loyalty.statement(bigint, timestamptz, timestamptz, integer) FROM PUBLIC;
+
+CREATE FUNCTION loyalty.quote(member_id bigint, amount numeric, lines loyalty.line[] DEFAULT NULL,
+        occurred_at timestamptz DEFAULT now(), store text DEFAULT NULL, channel text DEFAULT NULL,
+        currency text DEFAULT NULL, tax numeric DEFAULT NULL, shipping numeric DEFAULT NULL,
+        discount numeric DEFAULT NULL, paid_with_points numeric DEFAULT NULL,
+        paid_with_gift_card numeric DEFAULT NULL, attributes jsonb DEFAULT NULL, source text DEFAULT 'purchase')
+    RETURNS TABLE (points bigint, available_from date, expires_on date, tier text, tier_after text, breakdown jsonb)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_variable
+DECLARE
+    p loyalty.purchase;
+BEGIN
+    PERFORM loyalty.require_member(member_id);
+    p.purchase_id := 0;
+    p.member_id := member_id;
+    p.amount := amount;
+    p.lines := lines;
+    p.occurred_at := occurred_at;
+    p.recorded_at := greatest(occurred_at, now());
+    p.store := store;
+    p.channel := channel;
+    p.currency := currency;
+    p.tax := tax;
+    p.shipping := shipping;
+    p.discount := discount;
+    p.paid_with_points := paid_with_points;
+    p.paid_with_gift_card := paid_with_gift_card;
+    p.attributes := attributes;
+    p.status := 'completed';
+    p.source := source;
+    RETURN QUERY
+        SELECT q.points, q.available_from, q.expires_on, q.tier, q.tier_after,
+               (SELECT coalesce(jsonb_agg(jsonb_build_object('rule', coalesce(u.name, 'tier ' || t.name), 'points', r.points)), '[]')
+                FROM loyalty.breakdown_rules(q.breakdown) r
+                     LEFT JOIN loyalty.rule_version v ON v.rule_version_id = r.rule_version_id
+                     LEFT JOIN loyalty.rule u ON u.rule_id = v.rule_id
+                     LEFT JOIN loyalty.tier t ON t.tier_id = r.tier_id)
+        FROM loyalty.quote_purchase(p) q;
+END
+$$;
+COMMENT ON FUNCTION loyalty.quote IS 'What a purchase would earn, now or at any time, by the code of the award itself; writes nothing';
+REVOKE ALL ON FUNCTION loyalty.quote FROM PUBLIC;
+
+CREATE FUNCTION loyalty.explain(purchase_id bigint)
+    RETURNS TABLE (rule text, version integer, event text, kind text, fired boolean, points bigint, exact numeric, why text)
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS $$ SELECT * FROM loyalty.explain_source(purchase_id) $$;
+COMMENT ON FUNCTION loyalty.explain(bigint) IS 'Why each rule fired on a purchase or activity and what it gave, or why it did not fire; with the rule versions, tier and history that the award pinned';
+REVOKE ALL ON FUNCTION loyalty.explain(bigint) FROM PUBLIC;
+
+CREATE FUNCTION loyalty.tier_progress(member_id bigint) RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_variable
+DECLARE
+    m loyalty.member := loyalty.require_member(member_id);
+    p loyalty.program;
+    a loyalty.account;
+    today date;
+    first_month date;
+    held loyalty.tier;
+    next_tier loyalty.tier;
+    reached numeric;
+BEGIN
+    SELECT * INTO p FROM loyalty.program q WHERE q.program_id = m.program_id;
+    SELECT * INTO a FROM loyalty.account q WHERE q.account_id = m.member_id;
+    today := (now() AT TIME ZONE p.time_zone)::date;
+    first_month := CASE p.tier_window
+        WHEN 'calendar' THEN date_trunc('year', today)::date
+        WHEN 'rolling' THEN (date_trunc('month', today) - make_interval(months => p.tier_months - 1))::date
+        WHEN 'anniversary' THEN (date_trunc('month', today) - make_interval(months =>
+            mod(extract(month FROM today)::integer - extract(month FROM m.joined_at AT TIME ZONE p.time_zone)::integer + 12, 12)))::date
+        END;
+    SELECT * INTO held FROM loyalty.tier t WHERE t.tier_id = a.tier_id;
+    SELECT * INTO next_tier FROM loyalty.tier t WHERE t.program_id = p.program_id AND t.rank > coalesce(held.rank, 0)
+        ORDER BY t.rank LIMIT 1;
+    reached := CASE coalesce(next_tier.metric, held.metric)
+        WHEN 'points' THEN loyalty.points(a.tally, first_month, today) / 10::numeric ^ p.points_scale
+        WHEN 'spend' THEN loyalty.spend(a.tally, first_month, today)
+        WHEN 'visits' THEN loyalty.visits(a.tally, first_month, today) END;
+    RETURN jsonb_build_object('name', held.name, 'since', a.tier_since, 'good_until', a.tier_until,
+        'pinned_until', a.tier_pinned, 'window', p.tier_window, 'metric', coalesce(next_tier.metric, held.metric),
+        'reached', trim_scale(reached), 'next', next_tier.name,
+        'missing', trim_scale(greatest(next_tier.threshold - reached, 0)));
+END
+$$;
+COMMENT ON FUNCTION loyalty.tier_progress(bigint) IS 'A member''s tier, what the window holds, and what is missing to the next';
+REVOKE ALL ON FUNCTION loyalty.tier_progress(bigint) FROM PUBLIC;
+
+CREATE FUNCTION loyalty.cabinet(member_id bigint) RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_variable
+DECLARE
+    m loyalty.member := loyalty.require_member(member_id);
+    p loyalty.program;
+    a loyalty.account;
+    b record;
+    today date;
+    worth numeric;
+BEGIN
+    SELECT * INTO p FROM loyalty.program q WHERE q.program_id = m.program_id;
+    SELECT * INTO a FROM loyalty.account q WHERE q.account_id = m.member_id;
+    SELECT * INTO b FROM loyalty.balance(m.member_id) q;
+    today := (now() AT TIME ZONE p.time_zone)::date;
+    worth := trim_scale(b.available / 10::numeric ^ p.points_scale * p.point_value);
+    RETURN jsonb_build_object(
+        'member', jsonb_build_object('member_id', m.member_id, 'external_id', m.external_id,
+            'program', p.name, 'status', m.status, 'joined_at', m.joined_at),
+        'balance', to_jsonb(b) || jsonb_build_object('points_name', p.points_name, 'points_scale', p.points_scale),
+        'worth', CASE WHEN worth IS NOT NULL THEN jsonb_build_object('amount', worth, 'currency', p.currency,
+            'text', format('Your %s are worth %s %s', p.points_name, worth, p.currency)) END,
+        'lots', (SELECT coalesce(jsonb_agg(jsonb_build_object('points', u.points, 'available_from', u.available_from,
+                    'expires_on', u.expires_on) ORDER BY u.expires_on, u.available_from), '[]')
+                 FROM loyalty.unnest(a.lots) u WHERE u.expires_on > today),
+        'expiring', (SELECT coalesce(jsonb_agg(jsonb_build_object('expires_on', x.expires_on, 'points', x.points) ORDER BY x.expires_on), '[]')
+                     FROM (SELECT u.expires_on, sum(u.points) AS points FROM loyalty.unnest(a.lots) u
+                           WHERE u.points > 0 AND u.expires_on > today AND isfinite(u.expires_on) GROUP BY 1) x),
+        'tier', loyalty.tier_progress(m.member_id),
+        'lifetime', jsonb_build_object('spend', trim_scale(loyalty.spend(a.tally)), 'points', loyalty.points(a.tally),
+            'purchases', loyalty.visits(a.tally)),
+        'statement', (SELECT coalesce(jsonb_agg(to_jsonb(s) ORDER BY s.seq DESC), '[]') FROM loyalty.statement(m.member_id, max_rows => 10) s));
+END
+$$;
+COMMENT ON FUNCTION loyalty.cabinet(bigint) IS 'Everything a member''s page shows, in one call: balance, worth, lots, expiry, tier and progress, last entries';
+REVOKE ALL ON FUNCTION loyalty.cabinet(bigint) FROM PUBLIC;

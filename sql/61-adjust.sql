@@ -1,0 +1,146 @@
+/*
+ * adjust: points by hand, opening balances and history from another system.
+ */
+
+CREATE FUNCTION loyalty.posted_before(account_id bigint, key text, kind text, points bigint,
+        occurred_at timestamptz, reason text) RETURNS bigint
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_variable
+DECLARE
+    e loyalty.entry;
+BEGIN
+    IF key IS NULL THEN RETURN NULL; END IF;
+    SELECT * INTO e FROM loyalty.entry q WHERE q.account_id = account_id AND q.key = key;
+    IF NOT FOUND THEN RETURN NULL; END IF;
+    IF e.kind <> kind OR e.points <> points OR e.reason IS DISTINCT FROM reason
+       OR (occurred_at IS NOT NULL AND e.occurred_at <> occurred_at) THEN
+        RAISE EXCEPTION 'key "%" of member % was used for something else', key, account_id
+            USING ERRCODE = 'LY404',
+                  DETAIL = format('Entry %s is %s %s (%s); this call is %s %s (%s).', e.seq, e.kind, e.points, e.reason, kind, points, reason),
+                  HINT = 'A key belongs to one operation for ever; take another.';
+    END IF;
+    RETURN e.seq;
+END
+$$;
+COMMENT ON FUNCTION loyalty.posted_before(bigint, text, text, bigint, timestamptz, text) IS 'The entry that a key already made, NULL where it made none; LY404 where it made another';
+REVOKE ALL ON FUNCTION loyalty.posted_before(bigint, text, text, bigint, timestamptz, text) FROM PUBLIC;
+
+CREATE FUNCTION loyalty.check_points(points bigint, reason text, occurred_at timestamptz) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF reason IS NULL OR btrim(reason) = '' THEN
+        RAISE EXCEPTION 'points by hand need a reason'
+            USING ERRCODE = 'LY402', HINT = 'Say why, for the member and the auditor.';
+    END IF;
+    IF points IS NULL OR points = 0 OR abs(points) > 1000000000000000 THEN
+        RAISE EXCEPTION '% points cannot be posted', coalesce(points::text, 'NULL')
+            USING ERRCODE = 'LY403', DETAIL = 'Expected a number other than 0, up to 10^15 either way.';
+    END IF;
+    IF occurred_at IS NULL OR NOT isfinite(occurred_at) THEN
+        RAISE EXCEPTION 'occurred_at must be a finite time' USING ERRCODE = 'LY102';
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION loyalty.check_points(bigint, text, timestamptz) IS 'Refuses points by hand without a reason, amount or time';
+REVOKE ALL ON FUNCTION loyalty.check_points(bigint, text, timestamptz) FROM PUBLIC;
+
+CREATE FUNCTION loyalty.adjust(member_id bigint, points bigint, reason text, key text DEFAULT NULL,
+        occurred_at timestamptz DEFAULT NULL, expires_on date DEFAULT NULL) RETURNS bigint
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_variable
+DECLARE
+    m loyalty.member := loyalty.require_member(member_id);
+    at timestamptz := coalesce(occurred_at, now());
+    day date;
+    first bigint;
+    l loyalty.lots;
+BEGIN
+    PERFORM loyalty.check_points(points, reason, at);
+    IF m.status = 'closed' THEN
+        RAISE EXCEPTION 'member % is closed', member_id USING ERRCODE = 'LY302';
+    END IF;
+    day := loyalty.local_day(m.program_id, at);
+    IF expires_on <= day THEN
+        RAISE EXCEPTION 'points cannot expire on % or earlier', day USING ERRCODE = 'LY403';
+    END IF;
+    IF points > 0 THEN
+        l := loyalty.earn_lots(member_id, day, coalesce(expires_on, loyalty.expires_on(m.program_id, day)), points);
+    ELSE
+        l := loyalty.take_lots(member_id, -points, loyalty.local_day(m.program_id, now()));
+    END IF;
+    -- the account is locked: no other session is between this look and the posting
+    first := loyalty.posted_before(member_id, key, 'adjust', points, occurred_at, reason);
+    IF first IS NOT NULL THEN
+        RETURN first;
+    END IF;
+    RETURN loyalty.post(member_id, 'adjust', l, '{}', at, reason, key);
+END
+$$;
+COMMENT ON FUNCTION loyalty.adjust(bigint, bigint, text, text, timestamptz, date) IS 'Gives or takes points (smallest units) by hand, with a mandatory reason; returns the entry''s number. The same key and content again returns the first entry';
+REVOKE ALL ON FUNCTION loyalty.adjust(bigint, bigint, text, text, timestamptz, date) FROM PUBLIC;
+
+CREATE FUNCTION loyalty.open_balance(member_id bigint, points bigint, reason text, key text DEFAULT 'opening balance',
+        occurred_at timestamptz DEFAULT NULL, expires_on date DEFAULT NULL, spend numeric DEFAULT 0,
+        visits bigint DEFAULT 0, available_from date DEFAULT NULL) RETURNS bigint
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_variable
+DECLARE
+    m loyalty.member := loyalty.require_member(member_id);
+    at timestamptz := coalesce(occurred_at, now());
+    first bigint;
+    day date;
+    l loyalty.lots;
+BEGIN
+    PERFORM loyalty.check_points(points, reason, at);
+    IF points < 0 OR spend < 0 OR visits < 0 OR key IS NULL THEN
+        RAISE EXCEPTION 'an opening balance is not negative and has a key' USING ERRCODE = 'LY403';
+    END IF;
+    day := coalesce(available_from, loyalty.local_day(m.program_id, at));
+    l := loyalty.earn_lots(member_id, day, coalesce(expires_on, loyalty.expires_on(m.program_id, day)), points);
+    first := loyalty.posted_before(member_id, key, 'open', points, occurred_at, reason);
+    IF first IS NOT NULL THEN
+        RETURN first;
+    END IF;
+    RETURN loyalty.post(member_id, 'open', l, loyalty.tally(NULL, spend, points, visits), at, reason, key);
+END
+$$;
+COMMENT ON FUNCTION loyalty.open_balance(bigint, bigint, text, text, timestamptz, date, numeric, bigint, date) IS 'Brings in what a member had in another system: points with their days, lifetime spend and visits. Once per key';
+REVOKE ALL ON FUNCTION loyalty.open_balance(bigint, bigint, text, text, timestamptz, date, numeric, bigint, date) FROM PUBLIC;
+
+CREATE FUNCTION loyalty.import_entry(member_id bigint, points bigint, occurred_at timestamptz, reason text, key text,
+        available_from date DEFAULT NULL, expires_on date DEFAULT NULL, spend numeric DEFAULT 0, visits bigint DEFAULT 0) RETURNS bigint
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_variable
+DECLARE
+    m loyalty.member := loyalty.require_member(member_id);
+    first bigint;
+    day date;
+    l loyalty.lots;
+    t loyalty.tally;
+BEGIN
+    PERFORM loyalty.check_points(points, reason, occurred_at);
+    IF key IS NULL THEN
+        RAISE EXCEPTION 'an imported entry needs the key that it had' USING ERRCODE = 'LY403',
+            HINT = 'The key makes a second import of the same file harmless.';
+    END IF;
+    day := coalesce(available_from, loyalty.local_day(m.program_id, occurred_at));
+    IF points > 0 THEN
+        l := loyalty.earn_lots(member_id, day, coalesce(expires_on, loyalty.expires_on(m.program_id, day)), points);
+    ELSE
+        l := loyalty.take_lots(member_id, -points, day);
+    END IF;
+    first := loyalty.posted_before(member_id, key, 'import', points, occurred_at, reason);
+    IF first IS NOT NULL THEN
+        RETURN first;
+    END IF;
+    t := loyalty.tally(loyalty.local_day(m.program_id, occurred_at), spend, greatest(points, 0), visits);
+    RETURN loyalty.post(member_id, 'import', l, t, occurred_at, reason, key);
+END
+$$;
+COMMENT ON FUNCTION loyalty.import_entry IS 'Replays one entry of another system''s history with its original date; the same key again is harmless';
+REVOKE ALL ON FUNCTION loyalty.import_entry FROM PUBLIC;

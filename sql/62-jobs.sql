@@ -1,0 +1,76 @@
+/*
+ * jobs: procedures that commit in batches and may be stopped and run again.
+ * No balance depends on them.
+ */
+
+CREATE PROCEDURE loyalty.close_expired(as_of date DEFAULT NULL, batch integer DEFAULT 1000)
+    LANGUAGE plpgsql
+AS $$
+DECLARE
+    last bigint := 0;
+    ids bigint[];
+    closed bigint := 0;
+    seen bigint := 0;
+    day date;
+    program record;
+BEGIN
+    FOR program IN SELECT p.program_id, p.time_zone FROM loyalty.program p ORDER BY 1 LOOP
+        day := coalesce(as_of, (pg_catalog.now() AT TIME ZONE program.time_zone)::date);
+        last := 0;
+        LOOP
+            SELECT pg_catalog.array_agg(x.account_id ORDER BY x.account_id), pg_catalog.max(x.account_id) INTO ids, last
+                FROM (SELECT a.account_id FROM loyalty.account a
+                      WHERE a.account_id > last AND a.program_id = program.program_id
+                            AND loyalty.expired(a.lots, day) > 0
+                      ORDER BY a.account_id LIMIT batch) x;
+            EXIT WHEN ids IS NULL;
+            closed := closed + loyalty.post_expiry(ids, day);
+            seen := seen + pg_catalog.cardinality(ids);
+            COMMIT;
+            RAISE DEBUG 'close_expired: % accounts', seen;
+        END LOOP;
+    END LOOP;
+    RAISE NOTICE 'close_expired: closed the dead lots of % accounts', closed;
+END
+$$;
+COMMENT ON PROCEDURE loyalty.close_expired(date, integer) IS 'Writes closing entries for lots that are dead on a day (today in each programme''s zone), a batch a transaction. For the books: dead lots are unspendable without it';
+REVOKE ALL ON PROCEDURE loyalty.close_expired(date, integer) FROM PUBLIC;
+
+CREATE PROCEDURE loyalty.review_tiers(as_of date DEFAULT NULL, batch integer DEFAULT 1000)
+    LANGUAGE plpgsql
+AS $$
+DECLARE
+    last bigint := 0;
+    ids bigint[];
+    changed bigint := 0;
+    day date := coalesce(as_of, pg_catalog.now()::date);
+BEGIN
+    LOOP
+        SELECT pg_catalog.array_agg(x.account_id ORDER BY x.account_id), pg_catalog.max(x.account_id) INTO ids, last
+            FROM (SELECT a.account_id FROM loyalty.account a
+                  WHERE a.account_id > last AND a.tier_id IS NOT NULL AND a.tier_until < day
+                  ORDER BY a.account_id LIMIT batch) x;
+        EXIT WHEN ids IS NULL;
+        changed := changed + loyalty.post_review(ids, day);
+        COMMIT;
+    END LOOP;
+    RAISE NOTICE 'review_tiers: reviewed the tiers of % accounts', changed;
+END
+$$;
+COMMENT ON PROCEDURE loyalty.review_tiers(date, integer) IS 'Renews or lowers, by the programme''s policy, tiers whose term ended before a day; a batch a transaction';
+REVOKE ALL ON PROCEDURE loyalty.review_tiers(date, integer) FROM PUBLIC;
+
+CREATE FUNCTION loyalty.schedule() RETURNS text
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_extension e WHERE e.extname = 'pg_cron') THEN
+        RETURN 'pg_cron is not installed; CALL loyalty.close_expired() and loyalty.review_tiers() daily by any scheduler';
+    END IF;
+    EXECUTE 'SELECT cron.schedule(''loyalty close_expired'', ''10 3 * * *'', ''CALL loyalty.close_expired()'')';
+    EXECUTE 'SELECT cron.schedule(''loyalty review_tiers'', ''40 3 * * *'', ''CALL loyalty.review_tiers()'')';
+    RETURN 'scheduled close_expired at 03:10 and review_tiers at 03:40';
+END
+$$;
+COMMENT ON FUNCTION loyalty.schedule() IS 'Registers the jobs with pg_cron where it is installed';
+REVOKE ALL ON FUNCTION loyalty.schedule() FROM PUBLIC;

@@ -1,0 +1,100 @@
+/*
+ * check: every invariant that exists, one row for each that is broken.
+ */
+CREATE FUNCTION loyalty.check() RETURNS TABLE (invariant text, account_id bigint, detail text)
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH e AS MATERIALIZED (
+        SELECT n.account_id, n.seq, n.points, n.lots, n.tally, n.hash, n.source_id, n.kind,
+               loyalty.entry_hash(lag(n.hash) OVER w, n.entry) = n.hash AS chained,
+               n.seq - coalesce(lag(n.seq) OVER w, 0) AS step
+        FROM (SELECT entry, entry.* FROM loyalty.entry) AS n (entry)
+        WINDOW w AS (PARTITION BY n.account_id ORDER BY n.seq)),
+    s AS MATERIALIZED (
+        SELECT e.account_id, loyalty.sum(e.lots) AS lots, loyalty.sum(e.tally) AS tally, max(e.seq) AS seq,
+               (array_agg(e.hash ORDER BY e.seq DESC))[1] AS head
+        FROM e GROUP BY 1)
+    SELECT 'account is the sum of its entries', a.account_id, format('lots %s, entries %s', a.lots, s.lots)
+        FROM loyalty.account a LEFT JOIN s USING (account_id)
+        WHERE a.lots OPERATOR(loyalty.<>) coalesce(s.lots, '{}')
+    UNION ALL
+    SELECT 'tally is the sum of the entries', a.account_id, format('tally %s, entries %s', a.tally, s.tally)
+        FROM loyalty.account a LEFT JOIN s USING (account_id)
+        WHERE a.tally OPERATOR(loyalty.<>) coalesce(s.tally, '{}')
+    UNION ALL
+    SELECT 'points are the total of lots', e.account_id, format('entry %s', e.seq)
+        FROM e WHERE e.points <> loyalty.total(e.lots)
+    UNION ALL
+    SELECT 'entries are numbered without a gap', e.account_id, format('entry %s', e.seq)
+        FROM e WHERE e.step <> 1
+    UNION ALL
+    SELECT 'entries are chained', e.account_id, format('entry %s does not follow from the one before', e.seq)
+        FROM e WHERE e.chained IS NOT TRUE
+    UNION ALL
+    SELECT 'account knows its last entry', a.account_id, format('account %s, entries %s', a.seq, s.seq)
+        FROM loyalty.account a LEFT JOIN s USING (account_id)
+        WHERE a.seq <> coalesce(s.seq, 0) OR a.head <> coalesce(s.head, ''::bytea)
+    UNION ALL
+    SELECT 'entries have an account', s.account_id, NULL
+        FROM s WHERE NOT EXISTS (SELECT FROM loyalty.account a WHERE a.account_id = s.account_id)
+    UNION ALL
+    SELECT 'no lot is negative but the debt', a.account_id, format('%s', a.lots)
+        FROM loyalty.account a
+        WHERE EXISTS (SELECT FROM loyalty.unnest(a.lots) u WHERE u.points < 0
+                      AND NOT (u.available_from = '-infinity' AND u.expires_on = 'infinity'))
+    UNION ALL
+    SELECT 'every member has an account', m.member_id, m.external_id
+        FROM loyalty.member m WHERE NOT EXISTS (SELECT FROM loyalty.account a WHERE a.account_id = m.member_id)
+    UNION ALL
+    SELECT 'every account has a member', a.account_id, NULL
+        FROM loyalty.account a WHERE NOT EXISTS (SELECT FROM loyalty.member m WHERE m.member_id = a.account_id)
+    UNION ALL
+    SELECT 'a source is awarded once', e.account_id, format('source %s: %s entries', e.source_id, count(*))
+        FROM e WHERE e.kind = 'earn' GROUP BY e.account_id, e.source_id HAVING count(*) > 1
+    UNION ALL
+    SELECT 'every source exists', e.account_id, format('entry %s names %s', e.seq, e.source_id)
+        FROM e WHERE e.source_id IS NOT NULL
+            AND NOT EXISTS (SELECT FROM loyalty.purchase p WHERE p.purchase_id = e.source_id)
+            AND NOT EXISTS (SELECT FROM loyalty.activity v WHERE v.activity_id = e.source_id)
+    UNION ALL
+    SELECT 'every purchase of a member is in the ledger or held', p.member_id, format('purchase %s', p.purchase_id)
+        FROM loyalty.purchase p
+        WHERE p.member_id IS NOT NULL AND p.status = 'completed'
+            AND NOT EXISTS (SELECT FROM loyalty.entry n WHERE n.source_id = p.purchase_id AND n.account_id = p.member_id)
+            AND NOT EXISTS (SELECT FROM loyalty.held_award h WHERE h.source_id = p.purchase_id AND h.released_at IS NULL)
+    UNION ALL
+    SELECT 'a void purchase nets to nothing', p.member_id, format('purchase %s', p.purchase_id)
+        FROM loyalty.purchase p JOIN loyalty.entry n ON n.source_id = p.purchase_id
+        WHERE p.status = 'void'
+        GROUP BY p.member_id, p.purchase_id
+        HAVING loyalty.sum(n.tally) OPERATOR(loyalty.<>) '{}'::loyalty.tally
+    UNION ALL
+    SELECT 'the tier is that of the last change', a.account_id, format('account %s, history %s', a.tier_id, c.tier_id)
+        FROM loyalty.account a LEFT JOIN LATERAL
+            (SELECT t.tier_id FROM loyalty.tier_change t WHERE t.account_id = a.account_id ORDER BY t.number DESC LIMIT 1) c ON true
+        WHERE a.tier_id IS DISTINCT FROM c.tier_id
+    UNION ALL
+    SELECT 'no earned tier is missing', a.account_id, format('held %s, earned %s', t.name, earned.name)
+        FROM loyalty.account a
+            JOIN loyalty.program p USING (program_id)
+            LEFT JOIN loyalty.tier t USING (tier_id)
+            JOIN loyalty.tier earned ON earned.tier_id = loyalty.earned_tier(a.account_id, (a.last_event_at AT TIME ZONE p.time_zone)::date)
+            LEFT JOIN LATERAL (SELECT c.cause FROM loyalty.tier_change c WHERE c.account_id = a.account_id ORDER BY c.number DESC LIMIT 1) c ON true
+        WHERE earned.rank > coalesce(t.rank, 0) AND coalesce(c.cause, '') NOT IN ('manual', 'review', 'revoked')
+            AND a.last_event_at IS NOT NULL
+            AND EXISTS (SELECT FROM loyalty.entry n WHERE n.account_id = a.account_id AND n.kind = 'earn'
+                        AND n.seq > (SELECT coalesce(max(o.seq), 0) FROM loyalty.entry o WHERE o.account_id = a.account_id AND o.kind IN ('open', 'import', 'adjust')))
+    UNION ALL
+    SELECT 'the engine''s triggers stand and are enabled', NULL, w.relation || '.' || w.trigger
+        FROM (VALUES ('purchase', 'award_insert'), ('purchase', 'award_update'), ('purchase', 'refuse_change'),
+                     ('activity', 'award_insert'), ('activity', 'award_update'), ('activity', 'refuse_change'),
+                     ('entry', 'refuse_change'), ('tier_change', 'refuse_change'), ('account', 'refuse_change'),
+                     ('member', 'open_accounts'), ('member', 'keep_member'), ('rule_version', 'keep_version'),
+                     ('program', 'configuration_changed'), ('tier', 'configuration_changed'),
+                     ('product', 'configuration_changed'), ('rule', 'configuration_changed'),
+                     ('rule_version', 'configuration_changed')) AS w (relation, trigger)
+        WHERE NOT EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = ('loyalty.' || w.relation)::regclass
+                          AND g.tgname = w.trigger AND g.tgenabled IN ('O', 'A'))
+$$;
+COMMENT ON FUNCTION loyalty.check() IS 'One row for every broken invariant of the books; no row when all is well. Reads everything';
+REVOKE ALL ON FUNCTION loyalty.check() FROM PUBLIC;

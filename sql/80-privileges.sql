@@ -1,0 +1,94 @@
+/*
+ * privileges: three kinds of users.  Nothing that writes is for PUBLIC.
+ */
+CREATE FUNCTION loyalty.grant_all(role regrole, statements text[]) RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    statement text;
+BEGIN
+    FOREACH statement IN ARRAY statements LOOP
+        EXECUTE format('GRANT %s TO %s', statement, role);
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION loyalty.grant_all(regrole, text[]) IS 'Grants a list of things to a role, with the caller''s own right to do so';
+REVOKE ALL ON FUNCTION loyalty.grant_all(regrole, text[]) FROM PUBLIC;
+
+CREATE FUNCTION loyalty.grant_app(role regrole) RETURNS void
+    LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT loyalty.grant_all(role, ARRAY[
+        'USAGE ON SCHEMA loyalty',
+        'INSERT (purchase_id, member_id, occurred_at, store, channel, currency, amount, tax, shipping, discount, paid_with_points, paid_with_gift_card, lines, attributes, status, source, reference) ON loyalty.purchase',
+        'INSERT (activity_id, member_id, occurred_at, kind, value, subject, attributes, status, source, reference) ON loyalty.activity',
+        'SELECT (purchase_id, source, reference) ON loyalty.purchase',
+        'SELECT (activity_id, source, reference) ON loyalty.activity',
+        'USAGE ON SEQUENCE loyalty.transaction_id_seq',
+        'EXECUTE ON FUNCTION loyalty.enroll',
+        'EXECUTE ON FUNCTION loyalty.balance(bigint, date)',
+        'EXECUTE ON FUNCTION loyalty.quote',
+        'EXECUTE ON FUNCTION loyalty.explain(bigint)',
+        'EXECUTE ON FUNCTION loyalty.statement(bigint, timestamptz, timestamptz, integer)',
+        'EXECUTE ON FUNCTION loyalty.tier_progress(bigint)',
+        'EXECUTE ON FUNCTION loyalty.cabinet(bigint)',
+        'EXECUTE ON FUNCTION loyalty.describe(integer, text)'])
+$$;
+COMMENT ON FUNCTION loyalty.grant_app(regrole) IS 'Lets an application insert transactions and read members'' points through functions';
+REVOKE ALL ON FUNCTION loyalty.grant_app(regrole) FROM PUBLIC;
+
+CREATE FUNCTION loyalty.grant_bi(role regrole) RETURNS void
+    LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT loyalty.grant_all(role, ARRAY[
+        'USAGE ON SCHEMA loyalty',
+        'SELECT ON loyalty.program, loyalty.tier, loyalty.product, loyalty.rule, loyalty.rule_version, loyalty.rule_current',
+        'SELECT ON loyalty.purchase, loyalty.activity, loyalty.purchase_line, loyalty.exchange_rate',
+        'SELECT ON loyalty.entry, loyalty.account, loyalty.tier_change, loyalty.entry_rule, loyalty.entry_line',
+        'SELECT ON loyalty.tier_history, loyalty.points_outstanding, loyalty.held_award_open',
+        'SELECT (member_id, program_id, joined_at, status, staff) ON loyalty.member',
+        'EXECUTE ON FUNCTION loyalty.breakdown_rules(bytea), loyalty.breakdown_lines(bytea)',
+        'EXECUTE ON FUNCTION loyalty.describe(integer, text)'])
+$$;
+COMMENT ON FUNCTION loyalty.grant_bi(regrole) IS 'Lets a BI tool read the books, without external ids, birthdays and attributes of members';
+REVOKE ALL ON FUNCTION loyalty.grant_bi(regrole) FROM PUBLIC;
+
+CREATE FUNCTION loyalty.grant_admin(role regrole) RETURNS void
+    LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT loyalty.grant_app(role);
+    SELECT loyalty.grant_bi(role);
+    SELECT loyalty.grant_all(role, ARRAY[
+        'SELECT ON loyalty.member, loyalty.member_balance, loyalty.held_award',
+        'INSERT (member_id, program_id, external_id, joined_at, status, birthday, staff, attributes) ON loyalty.member',
+        'UPDATE (external_id, joined_at, birthday, staff, attributes) ON loyalty.member',
+        'UPDATE (member_id, occurred_at, store, channel, currency, amount, tax, shipping, discount, paid_with_points, paid_with_gift_card, lines, attributes, status) ON loyalty.purchase',
+        'UPDATE (member_id, occurred_at, kind, value, subject, attributes, status) ON loyalty.activity',
+        'USAGE ON SEQUENCE loyalty.member_id_seq',
+        'INSERT, UPDATE, DELETE ON loyalty.product, loyalty.exchange_rate',
+        'EXECUTE ON FUNCTION loyalty.create_program, loyalty.add_tier, loyalty.add_rule, loyalty.replace_rule, loyalty.retire_rule',
+        'EXECUTE ON FUNCTION loyalty.lint_rules(integer), loyalty.simulate(integer, jsonb, timestamptz, timestamptz, boolean)',
+        'EXECUTE ON FUNCTION loyalty.adjust(bigint, bigint, text, text, timestamptz, date)',
+        'EXECUTE ON FUNCTION loyalty.open_balance(bigint, bigint, text, text, timestamptz, date, numeric, bigint, date)',
+        'EXECUTE ON FUNCTION loyalty.import_entry, loyalty.set_tier(bigint, text, date, text)',
+        'EXECUTE ON FUNCTION loyalty.set_member_status(bigint, text), loyalty.close_member(bigint)',
+        'EXECUTE ON FUNCTION loyalty.release_award(bigint), loyalty.check()'])
+$$;
+COMMENT ON FUNCTION loyalty.grant_admin(regrole) IS 'Lets a role run the programme: rules, tiers, adjustments, imports, releases. Jobs, attach and the engine''s own functions stay with the owner of the extension';
+REVOKE ALL ON FUNCTION loyalty.grant_admin(regrole) FROM PUBLIC;
+
+/* What pg_dump must carry: all of it is the user's data. */
+DO $$
+DECLARE
+    name text;
+BEGIN
+    FOREACH name IN ARRAY ARRAY[
+        'program', 'tier', 'product', 'rule', 'rule_version', 'exchange_rate', 'member', 'account',
+        'tier_change', 'purchase', 'activity', 'entry', 'held_award',
+        'program_program_id_seq', 'tier_tier_id_seq', 'rule_rule_id_seq',
+        'rule_version_rule_version_id_seq', 'member_id_seq', 'transaction_id_seq']
+    LOOP
+        PERFORM pg_catalog.pg_extension_config_dump(('loyalty.' || name)::pg_catalog.regclass, '');
+    END LOOP;
+END
+$$;

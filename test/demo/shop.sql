@@ -13,5 +13,5 @@ FROM (SELECT o, abs(hashint8extended(o, 1)) % 1500 * (abs(hashint8extended(o, 2)
      LATERAL generate_series(1, n) l,
      LATERAL (SELECT (abs(hashint8extended(o * 17 + l, 1)) % 300) * (abs(hashint8extended(o * 17 + l, 2)) % 300) / 300 AS article,
                      1 + abs(hashint8extended(o * 17 + l, 3)) % 6 AS quantity) a,
-     LATERAL (SELECT (95 + (abs(hashint8extended(article, 4)) % 2000)) / 100.0 AS price) p,
+     LATERAL (SELECT ((95 + (abs(hashint8extended(article, 4)) % 2000)) / 100.0)::numeric(10, 2) AS price) p,
      LATERAL (SELECT (ARRAY['Teapot', 'Christmas star', 'Notebook', 'Lantern', 'Party bag', 'Mug', 'Cushion', 'Christmas card', 'Cake stand', 'Umbrella'])[1 + article % 10] || ' no. ' || article AS name) names;

@@ -95,6 +95,15 @@ AS $$
                      ('rule_version', 'configuration_changed')) AS w (relation, trigger)
         WHERE NOT EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = ('loyalty.' || w.relation)::regclass
                           AND g.tgname = w.trigger AND g.tgenabled IN ('O', 'A'))
+    UNION ALL
+    SELECT 'attached tables and their partitions have their triggers', NULL, x.relation::text || '.' || w.trigger
+        FROM (SELECT coalesce(t.relid, r.relation) AS relation
+              FROM loyalty.attachment a, unnest(ARRAY[a.relation, a.lines_relation]) AS r (relation)
+                   LEFT JOIN LATERAL pg_partition_tree(r.relation) t ON true
+              WHERE r.relation IS NOT NULL) x,
+             (VALUES ('loyalty_insert'), ('loyalty_update'), ('loyalty_delete'), ('loyalty_truncate')) AS w (trigger)
+        WHERE NOT EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = x.relation
+                          AND g.tgname = w.trigger AND g.tgenabled IN ('O', 'A'))
 $$;
 COMMENT ON FUNCTION loyalty.check() IS 'One row for every broken invariant of the books; no row when all is well. Reads everything';
 REVOKE ALL ON FUNCTION loyalty.check() FROM PUBLIC;

@@ -44,7 +44,7 @@ AS $$
         'USAGE ON SCHEMA loyalty',
         'SELECT ON loyalty.program, loyalty.tier, loyalty.product, loyalty.rule, loyalty.rule_version, loyalty.rule_current',
         'SELECT ON loyalty.purchase, loyalty.activity, loyalty.purchase_line, loyalty.exchange_rate',
-        'SELECT ON loyalty.entry, loyalty.account, loyalty.tier_change, loyalty.entry_rule, loyalty.entry_line',
+        'SELECT ON loyalty.entry, loyalty.account, loyalty.tier_change, loyalty.entry_rule, loyalty.entry_line, loyalty.attachment',
         'SELECT ON loyalty.tier_history, loyalty.points_outstanding, loyalty.held_award_open',
         'SELECT (member_id, program_id, joined_at, status, staff) ON loyalty.member',
         'EXECUTE ON FUNCTION loyalty.breakdown_rules(bytea), loyalty.breakdown_lines(bytea)',
@@ -84,7 +84,7 @@ DECLARE
 BEGIN
     FOREACH name IN ARRAY ARRAY[
         'program', 'tier', 'product', 'rule', 'rule_version', 'exchange_rate', 'member', 'account',
-        'tier_change', 'purchase', 'activity', 'entry', 'held_award',
+        'tier_change', 'purchase', 'activity', 'entry', 'held_award', 'attachment', 'attachment_attachment_id_seq',
         'program_program_id_seq', 'tier_tier_id_seq', 'rule_rule_id_seq',
         'rule_version_rule_version_id_seq', 'member_id_seq', 'transaction_id_seq']
     LOOP

@@ -142,7 +142,8 @@ refuse_size(const char *role, const char *owner)
 
 /* Raise what PostgreSQL said of an expression in our own words. */
 static void
-rethrow(ErrorData *error, const char *text, const char *role, const char *owner)
+rethrow(ErrorData *error, const ExpressionScope *scope, const char *text, const char *role,
+		const char *owner)
 {
 	int			class = ERRCODE_TO_CATEGORY(error->sqlerrcode);
 	int			position = error->cursorpos > 0 ? error->cursorpos : error->internalpos;
@@ -156,6 +157,7 @@ rethrow(ErrorData *error, const char *text, const char *role, const char *owner)
 			 errdetail("%s", marked_text(text, position > 0 ?
 										 pg_mbcharcliplen(text, (int) strlen(text), position - 1) : -1)),
 			 error->hint != NULL ? errhint("%s", error->hint) :
+			 scope->nrows == 1 ? errhint("Name the columns of %s.", scope->name[0]) :
 			 errhint("The rows are member, purchase, line, product and activity, as far as the event has them; \\d+ loyalty.purchase_facts shows a row's columns.")));
 }
 
@@ -250,11 +252,14 @@ node_name(const Node *node)
 	}
 }
 
-/* Check a type: built in, and no row. */
+/* Check a type: built in or an enum, and no row; a column may be of a domain over one. */
 static void
 check_type(Oid type, const Walk *walk, int location)
 {
-	if (type >= FirstNormalObjectId || get_typtype(type) == TYPTYPE_COMPOSITE || type == RECORDOID)
+	Oid			base = getBaseType(type);
+
+	if ((base >= FirstNormalObjectId && get_typtype(base) != TYPTYPE_ENUM) ||
+		get_typtype(base) == TYPTYPE_COMPOSITE || base == RECORDOID)
 		refuse(walk, location, psprintf("type %s", format_type_be(type)));
 }
 
@@ -474,7 +479,7 @@ ExpressionCompile(ExpressionScope *scope, uint32 visible, const char *text, Oid 
 		error = CopyErrorData();
 		FlushErrorState();
 		AtEOXact_GUC(false, nest);
-		rethrow(error, text, role, owner);
+		rethrow(error, scope, text, role, owner);
 	}
 	PG_END_TRY();
 	AtEOXact_GUC(false, nest);

@@ -57,7 +57,8 @@ static Program *programs[64];	/* newest snapshot of each programme seen */
 static int	nprograms = 0;
 static Oid	watched[8];			/* the configuration tables */
 static int	nwatched = 0;
-static uint64 generation = 0;
+static uint64 generation = 0;	/* of the configuration */
+static uint64 relcache_generation = 0;	/* of anything */
 
 /* Articles by programme and sku, known ones and unknown ones */
 typedef struct ProductSlot
@@ -79,6 +80,7 @@ on_relcache_change(Datum arg, Oid relid)
 {
 	bool		ours = relid == InvalidOid || nwatched == 0;
 
+	relcache_generation++;
 	for (int i = 0; i < nwatched && !ours; i++)
 		ours = watched[i] == relid;
 	if (!ours)
@@ -86,6 +88,13 @@ on_relcache_change(Datum arg, Oid relid)
 	generation++;
 	for (int i = 0; i < nprograms; i++)
 		programs[i]->stale = true;
+}
+
+/* A number that changes whenever any relation's definition may have changed. */
+uint64
+ProgramRelcacheGeneration(void)
+{
+	return relcache_generation;
 }
 
 /* Register the one callback of this library. */

@@ -117,6 +117,7 @@ typedef struct Program
 } Program;
 
 extern void ProgramInit(void);
+extern uint64 ProgramRelcacheGeneration(void);
 extern Program *ProgramPin(int32 program_id);
 extern void ProgramUnpin(Program *program);
 extern Program *ProgramDraft(int32 program_id, Datum draft_rules, bool keep_existing);

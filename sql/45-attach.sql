@@ -1,0 +1,158 @@
+/*
+ * attach: tables of the DBA's own as transaction tables.
+ */
+CREATE TABLE loyalty.attachment (
+    attachment_id   integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    relation        regclass NOT NULL UNIQUE,
+    kind            text NOT NULL CHECK (kind IN ('purchase', 'activity')),
+    program_id      integer NOT NULL REFERENCES loyalty.program,
+    source          text NOT NULL UNIQUE CHECK (source <> ''),
+    mapping         jsonb NOT NULL,
+    qualifies       text,
+    lines_relation  regclass UNIQUE,
+    lines_key       text,
+    lines_query     text,
+    header_query    text
+);
+COMMENT ON TABLE loyalty.attachment IS 'Tables whose rows become purchases or activities';
+COMMENT ON COLUMN loyalty.attachment.source IS 'Stands as source in the rows received; unique for ever';
+COMMENT ON COLUMN loyalty.attachment.mapping IS 'SQL expressions over the table''s row: member (external id), reference, occurred_at, amount, ...';
+CREATE TRIGGER configuration_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON loyalty.attachment
+    FOR EACH STATEMENT EXECUTE FUNCTION loyalty.configuration_changed();
+
+CREATE FUNCTION loyalty.receive() RETURNS trigger
+    LANGUAGE C SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+    SET enable_seqscan = off
+    SET enable_hashjoin = off
+    SET enable_mergejoin = off
+    AS 'MODULE_PATHNAME', 'loyalty_receive';
+REVOKE ALL ON FUNCTION loyalty.receive() FROM PUBLIC;
+COMMENT ON FUNCTION loyalty.receive() IS 'Turns the rows of an attached table into purchases or activities; refuses tables that are not attached';
+
+CREATE FUNCTION loyalty.check_mapping(relation regclass, kind text, mapping jsonb, qualifies text) RETURNS void
+    LANGUAGE C STABLE AS 'MODULE_PATHNAME', 'loyalty_check_mapping';
+REVOKE ALL ON FUNCTION loyalty.check_mapping(regclass, text, jsonb, text) FROM PUBLIC;
+COMMENT ON FUNCTION loyalty.check_mapping(regclass, text, jsonb, text) IS 'Compiles a mapping over a table''s row; raises what is wrong with it';
+
+CREATE FUNCTION loyalty.attach_triggers(relation regclass) RETURNS integer
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    part regclass;
+    made integer := 0;
+BEGIN
+    FOR part IN SELECT coalesce(t.relid, attach_triggers.relation) FROM (SELECT attach_triggers.relation) AS r (root)
+                LEFT JOIN LATERAL pg_partition_tree(r.root) t ON true LOOP
+        IF EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = part AND g.tgname = 'loyalty_insert') THEN
+            CONTINUE;
+        END IF;
+        EXECUTE format('CREATE TRIGGER loyalty_insert AFTER INSERT ON %s REFERENCING NEW TABLE AS loyalty_new FOR EACH STATEMENT EXECUTE FUNCTION loyalty.receive()', part);
+        EXECUTE format('CREATE TRIGGER loyalty_update AFTER UPDATE ON %s REFERENCING OLD TABLE AS loyalty_old NEW TABLE AS loyalty_new FOR EACH STATEMENT EXECUTE FUNCTION loyalty.receive()', part);
+        EXECUTE format('CREATE TRIGGER loyalty_delete AFTER DELETE ON %s REFERENCING OLD TABLE AS loyalty_old FOR EACH STATEMENT EXECUTE FUNCTION loyalty.receive()', part);
+        EXECUTE format('CREATE TRIGGER loyalty_truncate BEFORE TRUNCATE ON %s FOR EACH STATEMENT EXECUTE FUNCTION loyalty.receive()', part);
+        made := made + 1;
+    END LOOP;
+    RETURN made;
+END
+$$;
+REVOKE ALL ON FUNCTION loyalty.attach_triggers(regclass) FROM PUBLIC;
+COMMENT ON FUNCTION loyalty.attach_triggers(regclass) IS 'Puts the triggers on an attached table and on those of its partitions that lack them; run it again after adding a partition';
+
+CREATE FUNCTION loyalty.attach(relation regclass, kind text, mapping jsonb, program_id integer,
+        qualifies text DEFAULT NULL, source text DEFAULT NULL,
+        lines regclass DEFAULT NULL, lines_key text DEFAULT NULL, header_key text DEFAULT NULL,
+        lines_mapping jsonb DEFAULT NULL) RETURNS integer
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_variable
+DECLARE
+    known text[] := CASE kind WHEN 'activity' THEN ARRAY['member', 'reference', 'occurred_at', 'occurred_local', 'kind', 'value', 'subject', 'attributes']
+        ELSE ARRAY['member', 'reference', 'occurred_at', 'occurred_local', 'store', 'channel', 'currency', 'amount', 'tax', 'shipping', 'discount', 'paid_with_points', 'paid_with_gift_card', 'lines', 'attributes'] END;
+    needed text[] := CASE kind WHEN 'activity' THEN ARRAY['member', 'reference', 'kind'] ELSE ARRAY['member', 'reference', 'amount'] END;
+    stray text;
+    id integer;
+    table_name text;
+    lines_query text;
+    header_query text;
+BEGIN
+    IF kind NOT IN ('purchase', 'activity') THEN
+        RAISE EXCEPTION '"%" is not a kind of transaction', kind USING ERRCODE = 'LY501', HINT = 'Kinds are purchase and activity.';
+    END IF;
+    IF EXISTS (SELECT FROM loyalty.attachment a WHERE a.relation = relation) THEN
+        RAISE EXCEPTION 'table % is attached already', relation USING ERRCODE = 'LY504', HINT = 'loyalty.detach lets go of it.';
+    END IF;
+    IF (SELECT c.relkind FROM pg_class c WHERE c.oid = relation) NOT IN ('r', 'p') THEN
+        RAISE EXCEPTION '% is not a table', relation USING ERRCODE = 'LY501';
+    END IF;
+    SELECT k INTO stray FROM jsonb_object_keys(mapping) k WHERE k <> ALL (known) LIMIT 1;
+    IF stray IS NOT NULL THEN
+        RAISE EXCEPTION 'mapping of table % names "%", which no % has', relation, stray, kind
+            USING ERRCODE = 'LY501', HINT = 'Columns are ' || array_to_string(known, ', ') || '.';
+    END IF;
+    SELECT k INTO stray FROM unnest(needed) k WHERE mapping ->> k IS NULL LIMIT 1;
+    IF stray IS NOT NULL THEN
+        RAISE EXCEPTION 'mapping of table % lacks %', relation, stray USING ERRCODE = 'LY501';
+    END IF;
+    PERFORM loyalty.require_program(program_id);
+    PERFORM loyalty.check_mapping(relation, kind, mapping, qualifies);
+    IF lines IS NOT NULL THEN
+        PERFORM loyalty.check_mapping(lines, 'activity', jsonb_build_object('subject', lines_mapping ->> 'sku'), NULL);
+        PERFORM loyalty.check_mapping(lines, 'activity', jsonb_build_object('value', e.value), NULL)
+            FROM jsonb_each_text(lines_mapping) e WHERE e.key <> 'sku';
+        SELECT k INTO stray FROM jsonb_object_keys(lines_mapping) k WHERE k <> ALL (ARRAY['sku', 'quantity', 'unit_price', 'amount', 'discount']) LIMIT 1;
+        IF stray IS NOT NULL OR lines_key IS NULL OR header_key IS NULL THEN
+            RAISE EXCEPTION 'mapping of lines % is not complete or names "%"', lines, stray
+                USING ERRCODE = 'LY501', HINT = 'Give lines_key, header_key and a lines_mapping with sku, quantity, unit_price, amount, discount.';
+        END IF;
+        SELECT c.relname INTO table_name FROM pg_class c WHERE c.oid = lines;
+        -- every part was compiled above as one allowed expression over the row of that name
+        lines_query := format(
+            'SELECT n.member, n.reference, n.occurred_at, n.occurred_local, n.store, n.channel, n.currency, n.amount, n.tax, n.shipping, n.discount, n.paid_with_points, n.paid_with_gift_card, '
+            'CASE WHEN n.qualifies THEN (SELECT jsonb_agg(jsonb_strip_nulls(jsonb_build_object(%s)) ORDER BY %I.tableoid, %I.ctid) FROM %s AS %I WHERE %I.%I = n.lines_of::%s) END AS lines, n.attributes, n.lines_of, n.qualifies '
+            'FROM loyalty_header n',
+            (SELECT string_agg(format('%L, (%s)', e.key, e.value), ', ') FROM jsonb_each_text(lines_mapping) e),
+            table_name, table_name, lines, table_name, table_name, lines_key,
+            (SELECT format_type(a.atttypid, NULL) FROM pg_attribute a WHERE a.attrelid = lines AND a.attname = lines_key AND NOT a.attisdropped));
+        header_query := format('SELECT h FROM %s AS h WHERE h.%I = ANY ($1::%s[])', relation, header_key,
+            (SELECT format_type(a.atttypid, NULL) FROM pg_attribute a WHERE a.attrelid = relation AND a.attname = header_key AND NOT a.attisdropped));
+        IF lines_query IS NULL OR header_query IS NULL THEN
+            RAISE EXCEPTION 'column % of % or % of % does not exist', lines_key, lines, header_key, relation USING ERRCODE = 'LY501';
+        END IF;
+        mapping := mapping || jsonb_build_object('lines_of', format('%I::text', header_key));
+    END IF;
+    INSERT INTO loyalty.attachment (relation, kind, program_id, source, mapping, qualifies, lines_relation, lines_key, lines_query, header_query)
+        VALUES (relation, kind, program_id, coalesce(source, relation::text), mapping, qualifies, lines, lines_key, lines_query, header_query)
+        RETURNING attachment_id INTO id;
+    PERFORM loyalty.attach_triggers(relation);
+    IF lines IS NOT NULL THEN
+        PERFORM loyalty.attach_triggers(lines);
+    END IF;
+    RETURN id;
+END
+$$;
+REVOKE ALL ON FUNCTION loyalty.attach(regclass, text, jsonb, integer, text, text, regclass, text, text, jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION loyalty.attach(regclass, text, jsonb, integer, text, text, regclass, text, text, jsonb) IS 'Makes a table''s rows purchases or activities: mapping holds SQL expressions over the row, qualifies when it counts (status = ''paid''); lines may stand in a table of their own whose lines_key names the header''s header_key';
+
+CREATE FUNCTION loyalty.detach(relation regclass) RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    a loyalty.attachment;
+    trigger record;
+BEGIN
+    DELETE FROM loyalty.attachment q WHERE q.relation = detach.relation RETURNING * INTO a;
+    IF a IS NULL THEN
+        RAISE EXCEPTION 'table % is not attached', relation USING ERRCODE = 'LY503';
+    END IF;
+    FOR trigger IN SELECT g.tgrelid::regclass AS relation, g.tgname AS name FROM pg_trigger g
+                   WHERE g.tgfoid = 'loyalty.receive()'::regprocedure
+                     AND (g.tgrelid IN (a.relation, a.lines_relation)
+                          OR g.tgrelid IN (SELECT t.relid FROM pg_partition_tree(a.relation) t)
+                          OR g.tgrelid IN (SELECT t.relid FROM pg_partition_tree(a.lines_relation) t)) LOOP
+        EXECUTE format('DROP TRIGGER %I ON %s', trigger.name, trigger.relation);
+    END LOOP;
+END
+$$;
+REVOKE ALL ON FUNCTION loyalty.detach(regclass) FROM PUBLIC;
+COMMENT ON FUNCTION loyalty.detach(regclass) IS 'Lets go of a table; what its rows earned stays';

@@ -1,0 +1,679 @@
+/*
+ * attach.c
+ *	  The trigger on tables of the DBA's own: their rows, mapped by expressions,
+ *	  become rows of loyalty.purchase or loyalty.activity, whose triggers award.
+ *
+ * Owns the registry's cache and the mapped rows.  Knows nothing of points.  The
+ * mapped row is kept as the evidence of what an award was decided upon.  An
+ * INSERT, UPDATE or DELETE on the table, or on its table of lines, ends as an
+ * insert, an update or a void of the mapped row, so that doing it twice posts
+ * nothing the second time.
+ */
+#include "postgres.h"
+
+#include "catalog/partition.h"
+#include "catalog/pg_type.h"
+#include "commands/trigger.h"
+#include "executor/spi.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/jsonb.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/tuplestore.h"
+#include "utils/typcache.h"
+
+#include "compat.h"
+#include "errors.h"
+#include "expression.h"
+#include "program.h"
+
+/* The columns of a mapped row */
+typedef struct Target
+{
+	const char *name;
+	Oid			type;
+} Target;
+
+static const Target purchase_targets[] = {
+	{"member", TEXTOID}, {"reference", TEXTOID}, {"occurred_at", TIMESTAMPTZOID},
+	{"occurred_local", TIMESTAMPOID}, {"store", TEXTOID}, {"channel", TEXTOID},
+	{"currency", TEXTOID}, {"amount", NUMERICOID}, {"tax", NUMERICOID},
+	{"shipping", NUMERICOID}, {"discount", NUMERICOID}, {"paid_with_points", NUMERICOID},
+	{"paid_with_gift_card", NUMERICOID}, {"lines", JSONBOID}, {"attributes", JSONBOID},
+	{"lines_of", TEXTOID}, {NULL, InvalidOid}
+};
+
+static const Target activity_targets[] = {
+	{"member", TEXTOID}, {"reference", TEXTOID}, {"occurred_at", TIMESTAMPTZOID},
+	{"occurred_local", TIMESTAMPOID}, {"kind", TEXTOID}, {"value", NUMERICOID},
+	{"subject", TEXTOID}, {"attributes", JSONBOID}, {NULL, InvalidOid}
+};
+
+#define MAX_TARGETS 16
+#define TARGET_REFERENCE 1
+
+typedef struct Attachment
+{
+	MemoryContext context;
+	Oid			relid;			/* the table or leaf whose layout the expressions read */
+	uint64		generation;
+	bool		is_lines;		/* relid is the table of lines */
+	bool		is_activity;
+	int32		program_id;
+	char	   *source;
+	char	   *row_name;		/* of the attached table, also where relid is a leaf */
+	char	   *label;			/* for messages */
+	const Target *targets;
+	int			ntargets;
+	Expression *expression[MAX_TARGETS];
+	Expression *qualifies;		/* NULL: always */
+	char	   *lines_query;	/* NULL: no table of lines */
+	char	   *header_query;
+	AttrNumber	key;			/* of the lines: the column that names the header */
+	TupleTableSlot *slot;
+	ExprContext *econtext;
+} Attachment;
+
+static Attachment *attachments[32];
+static int	nattachments = 0;
+
+/* ------------------------------------------------------------------------
+ * The registry
+ * ------------------------------------------------------------------------ */
+
+/* A text column of the first row of the last result, NULL where it is null. */
+static char *
+registry_text(Attachment *attachment, int column)
+{
+	char	   *value = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, column);
+
+	return value == NULL ? NULL : MemoryContextStrdup(attachment->context, value);
+}
+
+/* Read the registry's row about a relation, its root or its lines; false where there is none. */
+static bool
+read_registry(Attachment *attachment, Datum *mapping)
+{
+	Oid			type = OIDOID;
+	Datum		value = ObjectIdGetDatum(attachment->relid);
+	bool		isnull;
+	MemoryContext old;
+	char	   *key;
+
+	if (SPI_execute_with_args("SELECT a.kind, a.program_id, a.source, a.mapping, a.qualifies,"
+							  " a.lines_query, a.header_query, a.lines_key,"
+							  " a.lines_relation IN ($1, r.root), $1::pg_catalog.regclass::pg_catalog.text,"
+							  " (SELECT c.relname FROM pg_catalog.pg_class c WHERE c.oid = a.relation)"
+							  " FROM loyalty.attachment a, (SELECT coalesce(pg_catalog.pg_partition_root($1)::pg_catalog.oid, $1)) AS r (root)"
+							  " WHERE a.relation IN ($1, r.root) OR a.lines_relation IN ($1, r.root)",
+							  1, &type, &value, NULL, false, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read the registry of attached tables");
+	if (SPI_processed == 0)
+		return false;
+	attachment->is_activity = strcmp(registry_text(attachment, 1), "activity") == 0;
+	attachment->program_id = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0],
+														 SPI_tuptable->tupdesc, 2, &isnull));
+	attachment->source = registry_text(attachment, 3);
+	attachment->lines_query = registry_text(attachment, 6);
+	attachment->header_query = registry_text(attachment, 7);
+	key = registry_text(attachment, 8);
+	value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 9, &isnull);
+	attachment->is_lines = !isnull && DatumGetBool(value);
+	attachment->label = registry_text(attachment, 10);
+	attachment->row_name = registry_text(attachment, 11);
+	if (attachment->is_lines)
+		attachment->key = get_attnum(attachment->relid, key);
+	old = MemoryContextSwitchTo(attachment->context);
+	value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 4, &isnull);
+	*mapping = PointerGetDatum(PG_DETOAST_DATUM_COPY(value));
+	MemoryContextSwitchTo(old);
+	return true;
+}
+
+/* A text member of a jsonb object, NULL where it has none. */
+static char *
+json_text(Datum object, const char *key)
+{
+	Jsonb	   *jsonb = DatumGetJsonbP(object);
+	JsonbValue	buffer;
+	JsonbValue *value = getKeyJsonValueFromContainer(&jsonb->root, key, (int) strlen(key), &buffer);
+
+	if (value == NULL || value->type != jbvString)
+		return NULL;
+	return pnstrdup(value->val.string.val, value->val.string.len);
+}
+
+/* Compile the mapping over the layout of a relation. */
+static void
+compile_mapping(Attachment *attachment, Datum mapping, const char *qualifies)
+{
+	ExpressionRow row = {attachment->row_name, attachment->relid};
+	ExpressionScope *scope = ExpressionScopeCreate(attachment->context, &row, 1);
+	char	   *owner = psprintf("table %s", attachment->label);
+	MemoryContext old;
+
+	attachment->targets = attachment->is_activity ? activity_targets : purchase_targets;
+	for (int i = 0; attachment->targets[i].name != NULL; i++)
+	{
+		const Target *target = &attachment->targets[i];
+		char	   *text = json_text(mapping, target->name);
+
+		attachment->ntargets = i + 1;
+		if (text != NULL)
+			attachment->expression[i] =
+				ExpressionCompile(scope, 1, text, target->type,
+								  psprintf("mapping of %s", target->name), owner);
+	}
+	if (qualifies != NULL)
+		attachment->qualifies = ExpressionCompile(scope, 1, qualifies, BOOLOID, "qualifies", owner);
+	old = MemoryContextSwitchTo(attachment->context);
+	attachment->slot = MakeSingleTupleTableSlot(scope->tupdesc, &TTSOpsVirtual);
+	attachment->econtext = CreateStandaloneExprContext();
+	MemoryContextSwitchTo(old);
+}
+
+/* Load what the registry says of a relation; NULL where it is not attached. */
+static Attachment *
+load_attachment(Oid relid, uint64 generation)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "loyalty attachment",
+												  ALLOCSET_DEFAULT_SIZES);
+	Attachment *attachment = MemoryContextAllocZero(context, sizeof(Attachment));
+	Datum		mapping;
+	char	   *qualifies;
+
+	attachment->context = context;
+	attachment->relid = relid;
+	attachment->generation = generation;
+	if (!read_registry(attachment, &mapping))
+		return NULL;
+	qualifies = registry_text(attachment, 5);
+	if (!attachment->is_lines)
+		compile_mapping(attachment, mapping, qualifies);
+	MemoryContextSetParent(context, CacheMemoryContext);
+	return attachment;
+}
+
+/* Forget a cached attachment. */
+static void
+forget_attachment(int position)
+{
+	MemoryContext context = attachments[position]->context;
+
+	if (attachments[position]->econtext != NULL)
+		FreeExprContext(attachments[position]->econtext, true);
+	attachments[position] = attachments[--nattachments];
+	MemoryContextDelete(context);
+}
+
+/* The attachment of a relation, from the cache where nothing changed since. */
+static Attachment *
+find_attachment(Oid relid)
+{
+	uint64		generation = ProgramRelcacheGeneration();
+	Attachment *attachment;
+
+	for (int i = 0; i < nattachments; i++)
+	{
+		if (attachments[i]->relid != relid)
+			continue;
+		if (attachments[i]->generation == generation)
+			return attachments[i];
+		forget_attachment(i);
+		break;
+	}
+	attachment = load_attachment(relid, generation);
+	if (attachment == NULL)
+		return NULL;
+	if (nattachments == lengthof(attachments))
+		forget_attachment(0);
+	attachments[nattachments++] = attachment;
+	return attachment;
+}
+
+/* ------------------------------------------------------------------------
+ * Mapping
+ * ------------------------------------------------------------------------ */
+
+typedef struct MappingContext
+{
+	const Attachment *attachment;
+	const char *column;
+	const char *reference;
+} MappingContext;
+
+/* Name table, column and row in an error that a mapping raises. */
+static void
+name_mapping(void *arg)
+{
+	const MappingContext *context = arg;
+
+	if (ERRCODE_TO_CATEGORY(geterrcode()) == ERRCODE_DATA_EXCEPTION)
+		errcode(ERRCODE_LY_MAPPING_FAILED);
+	errcontext("mapping of %s of table %s, reference %s", context->column,
+			   context->attachment->label,
+			   context->reference == NULL ? "not known yet" : context->reference);
+}
+
+/* The row type of mapped rows: the targets and whether the row qualifies. */
+static TupleDesc
+mapped_desc(const Attachment *attachment)
+{
+	TupleDesc	desc = CreateTemplateTupleDesc(attachment->ntargets + 1);
+
+	for (int i = 0; i < attachment->ntargets; i++)
+		TupleDescInitEntry(desc, i + 1, attachment->targets[i].name,
+						   attachment->targets[i].type, -1, 0);
+	TupleDescInitEntry(desc, attachment->ntargets + 1, "qualifies", BOOLOID, -1, 0);
+	return desc;
+}
+
+/* Evaluate one target. */
+static void
+map_column(Attachment *attachment, MappingContext *context, int i, Datum *values, bool *nulls)
+{
+	nulls[i] = true;
+	values[i] = (Datum) 0;
+	context->column = attachment->targets[i].name;
+	if (attachment->expression[i] != NULL)
+		values[i] = ExpressionEvaluate(attachment->expression[i], attachment->econtext, &nulls[i]);
+}
+
+/* Map a row into the rows to be received; a row without a reference is an error. */
+static void
+map_row(Attachment *attachment, TupleTableSlot *row, bool removed, Tuplestorestate *mapped,
+		TupleDesc desc)
+{
+	MappingContext context = {attachment, "reference", NULL};
+	ErrorContextCallback callback = {error_context_stack, name_mapping, &context};
+	Datum		values[MAX_TARGETS + 1];
+	bool		nulls[MAX_TARGETS + 1];
+	bool		isnull = false;
+	bool		qualifies = !removed;
+
+	attachment->econtext->ecxt_scantuple = row;
+	error_context_stack = &callback;
+	map_column(attachment, &context, TARGET_REFERENCE, values, nulls);
+	if (nulls[TARGET_REFERENCE])
+		ereport(ERROR,
+				(errcode(ERRCODE_LY_MAPPING_FAILED),
+				 errmsg("a row of table %s has no reference", attachment->label)));
+	context.reference = TextDatumGetCString(values[TARGET_REFERENCE]);
+	context.column = "qualifies";
+	if (qualifies && attachment->qualifies != NULL)
+	{
+		qualifies = DatumGetBool(ExpressionEvaluate(attachment->qualifies, attachment->econtext,
+													&isnull));
+		qualifies = qualifies && !isnull;
+	}
+	for (int i = 0; i < attachment->ntargets; i++)
+	{
+		if (i == TARGET_REFERENCE)
+			continue;
+		if (qualifies)
+			map_column(attachment, &context, i, values, nulls);
+		else
+			nulls[i] = true;
+	}
+	error_context_stack = callback.previous;
+	values[attachment->ntargets] = BoolGetDatum(qualifies);
+	nulls[attachment->ntargets] = false;
+	tuplestore_putvalues(mapped, desc, values, nulls);
+	ResetExprContext(attachment->econtext);
+}
+
+/* Map every row of a transition table. */
+static void
+map_rows(Attachment *attachment, Tuplestorestate *rows, TupleDesc row_desc, bool removed,
+		 Tuplestorestate *mapped, TupleDesc desc)
+{
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(row_desc, &TTSOpsMinimalTuple);
+	int			pointer = tuplestore_alloc_read_pointer(rows, EXEC_FLAG_REWIND);
+
+	tuplestore_select_read_pointer(rows, pointer);
+	tuplestore_rescan(rows);
+	while (tuplestore_gettupleslot(rows, true, false, slot))
+		map_row(attachment, slot, removed, mapped, desc);
+	ExecDropSingleTupleTableSlot(slot);
+}
+
+/* ------------------------------------------------------------------------
+ * Receiving
+ * ------------------------------------------------------------------------ */
+
+#define MEMBER_OF "(SELECT m.member_id FROM loyalty.member m WHERE m.program_id = $1 AND m.external_id = n.member)"
+#define OCCURRED_AT "coalesce(n.occurred_at, n.occurred_local AT TIME ZONE" \
+	" (SELECT g.time_zone FROM loyalty.program g WHERE g.program_id = $1), pg_catalog.now())"
+
+/* twice, since a plan is bound to the row type of one kind of transaction */
+static const char *const unknown_member_sql[2] = {
+	"SELECT n.reference, n.member FROM loyalty_mapped n WHERE n.qualifies AND n.member IS NOT NULL AND $2 IS NOT NULL"
+	" AND NOT EXISTS (SELECT FROM loyalty.member m WHERE m.program_id = $1 AND m.external_id = n.member) LIMIT 1",
+	"SELECT n.reference, n.member FROM loyalty_mapped n WHERE n.qualifies AND n.member IS NOT NULL AND ($2 IS NOT NULL)"
+	" AND NOT EXISTS (SELECT FROM loyalty.member m WHERE m.program_id = $1 AND m.external_id = n.member) LIMIT 1"
+};
+
+static const char *const duplicate_sql[2] = {
+	"SELECT n.reference FROM loyalty_mapped n JOIN loyalty.purchase p ON p.source = $2 AND p.reference = n.reference"
+	" WHERE n.qualifies AND p.status = 'completed' AND (p.amount <> n.amount OR p.member_id IS DISTINCT FROM " MEMBER_OF ") LIMIT 1",
+	"SELECT n.reference FROM loyalty_mapped n JOIN loyalty.activity p ON p.source = $2 AND p.reference = n.reference"
+	" WHERE n.qualifies AND p.status = 'completed' AND (p.kind <> n.kind OR p.member_id IS DISTINCT FROM " MEMBER_OF ") LIMIT 1"
+};
+
+static const char *const void_sql[2] = {
+	"UPDATE loyalty.purchase p SET status = 'void' FROM loyalty_mapped n WHERE NOT n.qualifies AND $1 IS NOT NULL"
+	" AND p.source = $2 AND p.reference = n.reference AND p.status <> 'void'"
+	" AND NOT EXISTS (SELECT FROM loyalty_mapped o WHERE o.qualifies AND o.reference = n.reference)",
+	"UPDATE loyalty.activity p SET status = 'void' FROM loyalty_mapped n WHERE NOT n.qualifies AND $1 IS NOT NULL"
+	" AND p.source = $2 AND p.reference = n.reference AND p.status <> 'void'"
+	" AND NOT EXISTS (SELECT FROM loyalty_mapped o WHERE o.qualifies AND o.reference = n.reference)"
+};
+
+static const char *const receive_sql[2] = {
+	"INSERT INTO loyalty.purchase AS p (member_id, occurred_at, store, channel, currency, amount, tax, shipping,"
+	" discount, paid_with_points, paid_with_gift_card, lines, attributes, source, reference)"
+	" SELECT " MEMBER_OF ", " OCCURRED_AT ", n.store, n.channel, n.currency, n.amount, n.tax, n.shipping,"
+	" n.discount, n.paid_with_points, n.paid_with_gift_card, loyalty.lines(n.lines), n.attributes, $2, n.reference"
+	" FROM loyalty_mapped n WHERE n.qualifies"
+	" ON CONFLICT (source, reference) DO UPDATE SET status = 'completed', member_id = excluded.member_id,"
+	" store = excluded.store, channel = excluded.channel, currency = excluded.currency, amount = excluded.amount,"
+	" tax = excluded.tax, shipping = excluded.shipping, discount = excluded.discount,"
+	" paid_with_points = excluded.paid_with_points, paid_with_gift_card = excluded.paid_with_gift_card,"
+	" lines = excluded.lines, attributes = excluded.attributes"
+	" WHERE (p.status, p.member_id, p.store, p.channel, p.currency, p.amount, p.tax, p.shipping, p.discount,"
+	"  p.paid_with_points, p.paid_with_gift_card, p.lines::pg_catalog.text, p.attributes)"
+	" IS DISTINCT FROM ('completed', excluded.member_id, excluded.store, excluded.channel, excluded.currency,"
+	"  excluded.amount, excluded.tax, excluded.shipping, excluded.discount, excluded.paid_with_points,"
+	"  excluded.paid_with_gift_card, excluded.lines::pg_catalog.text, excluded.attributes)",
+	"INSERT INTO loyalty.activity AS p (member_id, occurred_at, kind, value, subject, attributes, source, reference)"
+	" SELECT " MEMBER_OF ", " OCCURRED_AT ", n.kind, n.value, n.subject, n.attributes, $2, n.reference"
+	" FROM loyalty_mapped n WHERE n.qualifies"
+	" ON CONFLICT (source, reference) DO UPDATE SET status = 'completed', member_id = excluded.member_id,"
+	" kind = excluded.kind, value = excluded.value, subject = excluded.subject, attributes = excluded.attributes"
+	" WHERE (p.status, p.member_id, p.kind, p.value, p.subject, p.attributes)"
+	" IS DISTINCT FROM ('completed', excluded.member_id, excluded.kind, excluded.value, excluded.subject,"
+	"  excluded.attributes)"
+};
+
+/* The kept plan of one of the statements above; the mapped rows are registered by then. */
+static SPIPlanPtr
+kept_plan(const char *sql)
+{
+	static struct
+	{
+		const char *sql;
+		SPIPlanPtr	plan;
+	}			kept[8];
+	Oid			types[2] = {INT4OID, TEXTOID};
+	int			i = 0;
+
+	while (kept[i].sql != NULL && kept[i].sql != sql)
+		i++;
+	if (kept[i].sql == NULL)
+	{
+		SPIPlanPtr	plan = SPI_prepare_cursor(sql, 2, types, CURSOR_OPT_GENERIC_PLAN);
+
+		if (plan == NULL)
+			elog(ERROR, "could not prepare: %s", SPI_result_code_string(SPI_result));
+		SPI_keepplan(plan);
+		kept[i].sql = sql;
+		kept[i].plan = plan;
+	}
+	return kept[i].plan;
+}
+
+/* Run one of the statements above over the mapped rows. */
+static void
+run_over_mapped(const Attachment *attachment, const char *sql, int expected)
+{
+	Datum		values[2];
+
+	values[0] = Int32GetDatum(attachment->program_id);
+	values[1] = CStringGetTextDatum(attachment->source);
+	if (SPI_execute_plan(kept_plan(sql), values, NULL, false, 0) != expected)
+		elog(ERROR, "could not receive the rows of table %s", attachment->label);
+}
+
+/* Refuse members that do not exist, and on INSERT references that stand for something else. */
+static void
+check_mapped(const Attachment *attachment, bool inserting)
+{
+	run_over_mapped(attachment, unknown_member_sql[attachment->is_activity], SPI_OK_SELECT);
+	if (SPI_processed > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_LY_UNKNOWN_MEMBER),
+				 errmsg("member \"%s\" does not exist",
+						SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2)),
+				 errdetail("Row %s of table %s names it.",
+						   SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1),
+						   attachment->label),
+				 errhint("loyalty.enroll makes a member; map member to null for guests.")));
+	if (!inserting)
+		return;
+	run_over_mapped(attachment, duplicate_sql[attachment->is_activity], SPI_OK_SELECT);
+	if (SPI_processed > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_LY_DUPLICATE_REFERENCE),
+				 errmsg("reference \"%s\" of table %s was used for something else",
+						SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1),
+						attachment->label),
+				 errhint("The same row again would have been harmless; change a row with UPDATE.")));
+}
+
+/* Attach the lines that stand in a table of their own to the mapped rows. */
+static Tuplestorestate *
+add_lines(const Attachment *attachment, Tuplestorestate *mapped)
+{
+	Tuplestorestate *with_lines;
+	if (attachment->lines_query == NULL)
+		return mapped;
+	if (SPI_execute(attachment->lines_query, false, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read the lines of table %s", attachment->label);
+	with_lines = tuplestore_begin_heap(false, false, work_mem);
+	for (uint64 i = 0; i < SPI_processed; i++)
+		tuplestore_puttuple(with_lines, SPI_tuptable->vals[i]);
+	SPI_freetuptable(SPI_tuptable);
+	return with_lines;
+}
+
+/* Let the SQL of this SPI connection see the mapped rows under a name. */
+static void
+register_mapped(const char *name, Tuplestorestate *mapped, TupleDesc desc)
+{
+	EphemeralNamedRelation relation = palloc0(sizeof(EphemeralNamedRelationData));
+
+	relation->md.name = pstrdup(name);
+	relation->md.reliddesc = InvalidOid;
+	relation->md.tupdesc = desc;
+	relation->md.enrtype = ENR_NAMED_TUPLESTORE;
+	relation->md.enrtuples = (double) tuplestore_tuple_count(mapped);
+	relation->reldata = mapped;
+	if (SPI_register_relation(relation) != SPI_OK_REL_REGISTER)
+		elog(ERROR, "could not register %s", name);
+}
+
+/* Void, insert or update what the mapped rows say. */
+static void
+receive_mapped(const Attachment *attachment, Tuplestorestate *mapped, TupleDesc desc,
+			   bool inserting)
+{
+	Tuplestorestate *complete;
+
+	register_mapped("loyalty_header", mapped, desc);
+	complete = add_lines(attachment, mapped);
+	register_mapped("loyalty_mapped", complete, desc);
+	check_mapped(attachment, inserting);
+	if (!inserting)
+		run_over_mapped(attachment, void_sql[attachment->is_activity], SPI_OK_UPDATE);
+	run_over_mapped(attachment, receive_sql[attachment->is_activity], SPI_OK_INSERT);
+	SPI_unregister_relation("loyalty_mapped");
+	SPI_unregister_relation("loyalty_header");
+	if (complete != mapped)
+		tuplestore_end(complete);
+}
+
+/* ------------------------------------------------------------------------
+ * Lines in a table of their own
+ * ------------------------------------------------------------------------ */
+
+/* Collect the headers' keys, as text, that a transition table of lines names. */
+static ArrayBuildState *
+collect_keys(const Attachment *attachment, Tuplestorestate *rows, TupleDesc desc,
+			 ArrayBuildState *keys)
+{
+	TupleTableSlot *slot;
+	Oid			output;
+	bool		is_varlena;
+	int			pointer;
+
+	if (rows == NULL)
+		return keys;
+	slot = MakeSingleTupleTableSlot(desc, &TTSOpsMinimalTuple);
+	getTypeOutputInfo(TupleDescAttr(desc, attachment->key - 1)->atttypid, &output, &is_varlena);
+	pointer = tuplestore_alloc_read_pointer(rows, EXEC_FLAG_REWIND);
+	tuplestore_select_read_pointer(rows, pointer);
+	tuplestore_rescan(rows);
+	while (tuplestore_gettupleslot(rows, true, false, slot))
+	{
+		bool		isnull;
+		Datum		key = slot_getattr(slot, attachment->key, &isnull);
+
+		if (!isnull)
+			keys = accumArrayResult(keys, CStringGetTextDatum(OidOutputFunctionCall(output, key)),
+									false, TEXTOID, CurrentMemoryContext);
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	return keys;
+}
+
+/* Receive anew the headers whose lines changed. */
+static void
+receive_headers(const Attachment *lines, ArrayBuildState *keys)
+{
+	Oid			type = TEXTARRAYOID;
+	Datum		value = makeArrayResult(keys, CurrentMemoryContext);
+	Tuplestorestate *mapped = NULL;
+	TupleDesc	desc = NULL;
+	Attachment *header = NULL;
+	SPITupleTable *table;
+	uint64		count;
+
+	SPI_execute_with_args(lines->header_query, 1, &type, &value, NULL, false, 0);
+	table = SPI_tuptable;
+	count = SPI_processed;
+	for (uint64 i = 0; i < count; i++)
+	{
+		bool		isnull;
+		HeapTupleHeader row =
+			DatumGetHeapTupleHeader(SPI_getbinval(table->vals[i], table->tupdesc, 1, &isnull));
+		TupleDesc	row_desc = lookup_rowtype_tupdesc_copy(HeapTupleHeaderGetTypeId(row),
+														   HeapTupleHeaderGetTypMod(row));
+		TupleTableSlot *slot = MakeSingleTupleTableSlot(row_desc, &TTSOpsHeapTuple);
+		HeapTupleData tuple = {0};
+
+		if (header == NULL)
+		{
+			header = find_attachment(get_typ_typrelid(HeapTupleHeaderGetTypeId(row)));
+			if (header == NULL)
+				elog(ERROR, "the header of table %s is not attached", lines->label);
+			desc = mapped_desc(header);
+			mapped = tuplestore_begin_heap(false, false, work_mem);
+		}
+		tuple.t_len = HeapTupleHeaderGetDatumLength(row);
+		ItemPointerSetInvalid(&tuple.t_self);
+		tuple.t_data = row;
+		ExecStoreHeapTuple(&tuple, slot, false);
+		map_row(header, slot, false, mapped, desc);
+		ExecDropSingleTupleTableSlot(slot);
+	}
+	if (mapped == NULL)
+		return;
+	receive_mapped(header, mapped, desc, false);
+	tuplestore_end(mapped);
+}
+
+/* ------------------------------------------------------------------------
+ * The trigger
+ * ------------------------------------------------------------------------ */
+
+/* Receive the rows of an attached table. */
+static void
+receive_rows(Attachment *attachment, TriggerData *trigger)
+{
+	TupleDesc	row_desc = RelationGetDescr(trigger->tg_relation);
+	TupleDesc	desc = mapped_desc(attachment);
+	Tuplestorestate *mapped = tuplestore_begin_heap(false, false, work_mem);
+
+	if (trigger->tg_newtable != NULL)
+		map_rows(attachment, trigger->tg_newtable, row_desc, false, mapped, desc);
+	if (trigger->tg_oldtable != NULL)
+		map_rows(attachment, trigger->tg_oldtable, row_desc, true, mapped, desc);
+	if (tuplestore_tuple_count(mapped) > 0)
+		receive_mapped(attachment, mapped, desc, trigger->tg_oldtable == NULL);
+	tuplestore_end(mapped);
+}
+
+PG_FUNCTION_INFO_V1(loyalty_receive);
+
+/* Statement trigger on attached tables and on their tables of lines. */
+Datum
+loyalty_receive(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	Attachment *attachment;
+
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("\"%s\" must be called as a trigger", "receive")));
+	if (TRIGGER_FIRED_BY_TRUNCATE(trigger->tg_event))
+		ereport(ERROR,
+				(errcode(ERRCODE_LY_TRUNCATE_REFUSED),
+				 errmsg("table \"%s\" is attached to loyalty and is not truncated",
+						RelationGetRelationName(trigger->tg_relation)),
+				 errhint("DELETE takes back what its rows earned; loyalty.detach lets go of the table.")));
+	SPI_connect();
+	attachment = find_attachment(RelationGetRelid(trigger->tg_relation));
+	if (attachment == NULL || !TRIGGER_FIRED_AFTER(trigger->tg_event) ||
+		!TRIGGER_FIRED_FOR_STATEMENT(trigger->tg_event))
+		ereport(ERROR,
+				(errcode(ERRCODE_LY_FORGED_CALL),
+				 errmsg("table \"%s\" is not attached to loyalty",
+						RelationGetRelationName(trigger->tg_relation)),
+				 errhint("loyalty.attach attaches a table.")));
+	if (attachment->is_lines)
+	{
+		TupleDesc	desc = RelationGetDescr(trigger->tg_relation);
+		ArrayBuildState *keys = collect_keys(attachment, trigger->tg_newtable, desc, NULL);
+
+		keys = collect_keys(attachment, trigger->tg_oldtable, desc, keys);
+		if (keys != NULL)
+			receive_headers(attachment, keys);
+	}
+	else
+		receive_rows(attachment, trigger);
+	SPI_finish();
+	return PointerGetDatum(NULL);
+}
+
+PG_FUNCTION_INFO_V1(loyalty_check_mapping);
+
+/* check_mapping(relation, kind, mapping, qualifies): compile it to raise what is wrong. */
+Datum
+loyalty_check_mapping(PG_FUNCTION_ARGS)
+{
+	Attachment	attachment = {0};
+
+	attachment.context = CurrentMemoryContext;
+	attachment.relid = PG_GETARG_OID(0);
+	attachment.is_activity = strcmp(text_to_cstring(PG_GETARG_TEXT_PP(1)), "activity") == 0;
+	attachment.label = get_rel_name(attachment.relid);
+	attachment.row_name = attachment.label;
+	compile_mapping(&attachment, PG_GETARG_DATUM(2),
+					PG_ARGISNULL(3) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(3)));
+	PG_RETURN_VOID();
+}

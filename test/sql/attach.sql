@@ -1,0 +1,75 @@
+-- tables of one's own award points: by mapping, status, lines, partitions
+\set ECHO queries
+SET client_min_messages = warning;
+SET timezone = 'UTC';
+CREATE SCHEMA shop;
+CREATE TYPE shop.order_status AS ENUM ('cart', 'paid', 'cancelled');
+CREATE TABLE shop.orders (id int, gone text, buyer text, placed timestamp, total text, status shop.order_status NOT NULL DEFAULT 'cart', region text) PARTITION BY LIST (region);
+ALTER TABLE shop.orders DROP COLUMN gone;
+CREATE TABLE shop.orders_north PARTITION OF shop.orders FOR VALUES IN ('north');
+CREATE TABLE shop.orders_south (region text, status shop.order_status NOT NULL, total text, placed timestamp, buyer text, id int);
+ALTER TABLE shop.orders ATTACH PARTITION shop.orders_south FOR VALUES IN ('south');
+SELECT loyalty.create_program('Attached', currency => 'EUR', time_zone => 'Europe/Berlin') AS prog \gset
+SELECT loyalty.add_rule(:prog, 'base', 'purchase', 'base', 'purchase.amount') > 0, loyalty.add_rule(:prog, 'units', 'line', 'bonus', 'line.quantity') > 0,
+       loyalty.add_rule(:prog, 'review', 'activity', 'base', '5', 'activity.kind = ''review''') > 0;
+SELECT loyalty.enroll(:prog, 'ed', '2024-01-01') > 0, loyalty.enroll(:prog, 'flo', '2024-01-01') > 0;
+SELECT loyalty.attach('shop.orders', 'purchase',
+    '{"member": "orders.buyer", "reference": "id::text", "occurred_local": "placed", "amount": "total::numeric", "store": "region"}', :prog, qualifies => 'status = ''paid''') > 0 AS attached;
+CREATE VIEW shop.points AS SELECT p.reference, m.external_id, p.status, e.kind, e.points FROM loyalty.entry e JOIN loyalty.purchase p ON p.purchase_id = e.source_id
+    JOIN loyalty.member m ON m.member_id = e.account_id WHERE p.source LIKE 'shop.%' ORDER BY p.reference, e.account_id, e.seq;
+INSERT INTO shop.orders (id, buyer, placed, total, status, region) VALUES (1, 'ed', '2024-05-01 10:00', '100', 'cart', 'north'), (2, 'flo', '2024-05-01 11:00', '50', 'paid', 'south');
+SELECT * FROM shop.points;
+-- into the status, by the leaf; a changed amount; out of it; back again
+UPDATE shop.orders_north SET status = 'paid' WHERE id = 1;
+UPDATE shop.orders SET total = '80' WHERE id = 1;
+UPDATE shop.orders SET status = 'cancelled' WHERE id = 1;
+UPDATE shop.orders SET status = 'cancelled' WHERE id = 1;
+UPDATE shop.orders SET status = 'paid' WHERE id = 1;
+DELETE FROM shop.orders WHERE id = 2;
+SELECT * FROM shop.points;
+SELECT occurred_at, store FROM loyalty.purchase WHERE reference = '1' AND source = 'shop.orders';
+-- a statement over partitions, rows moving between them and other owners
+INSERT INTO shop.orders_south (id, buyer, placed, total, status, region) SELECT i, 'ed', '2024-06-01', i, 'paid', 'south' FROM generate_series(10, 12) i;
+UPDATE shop.orders SET region = 'north', buyer = 'flo' WHERE id = 11;
+SELECT * FROM shop.points WHERE reference IN ('10', '11', '12');
+-- errors name the table, the column and the row, and nothing is lost or changed
+INSERT INTO shop.orders (id, buyer, placed, total, status, region) SELECT i, 'ed', '2024-06-01', CASE i WHEN 777 THEN 'free' ELSE '1' END, 'paid', 'north' FROM generate_series(100, 1000) i;
+INSERT INTO shop.orders (id, buyer, placed, total, status, region) VALUES (20, 'nobody', '2024-06-01', '1', 'paid', 'north');
+INSERT INTO shop.orders (id, buyer, placed, total, status, region) VALUES (10, 'ed', '2024-06-01', '999', 'paid', 'north');
+TRUNCATE shop.orders;
+SELECT loyalty.attach('shop.orders', 'purchase', '{}', :prog);
+SELECT loyalty.attach('shop.orders_north', 'purchase', '{"member": "buyer", "reference": "id::text", "amount": "totl"}', :prog);
+SELECT loyalty.attach('shop.orders_north', 'purchase', '{"member": "buyer", "reference": "id::text", "amount": "random()"}', :prog);
+SELECT loyalty.attach('shop.orders_north', 'purchase', '{"member": "buyer", "reference": "id::text", "price": "1"}', :prog);
+SELECT count(*) FROM shop.orders;
+-- a header and its lines, in either order of arrival
+CREATE TABLE shop.receipt (no int PRIMARY KEY, card text, paid numeric);
+CREATE TABLE shop.receipt_line (receipt int, article text, units int, price numeric);
+SELECT loyalty.attach('shop.receipt', 'purchase', '{"member": "card", "reference": "''R'' || no::text", "amount": "paid"}', :prog, source => 'shop.till',
+    lines => 'shop.receipt_line', lines_key => 'receipt', header_key => 'no', lines_mapping => '{"sku": "article", "quantity": "units", "unit_price": "price"}') > 0 AS attached;
+BEGIN;
+INSERT INTO shop.receipt_line VALUES (1, 'A', 2, 10), (1, 'B', 1, 5);
+INSERT INTO shop.receipt VALUES (1, 'ed', 25);
+COMMIT;
+INSERT INTO shop.receipt VALUES (2, 'flo', 7);
+INSERT INTO shop.receipt_line VALUES (2, 'C', 7, 1);
+SELECT * FROM shop.points WHERE reference LIKE 'R%';
+SELECT p.reference, l.line, l.sku, l.quantity, l.amount FROM loyalty.purchase p JOIN loyalty.purchase_line l USING (purchase_id) WHERE p.source = 'shop.till' ORDER BY 1, 2;
+-- activities
+CREATE TABLE shop.review (id int PRIMARY KEY, author text, stars int, article text, approved boolean);
+SELECT loyalty.attach('shop.review', 'activity', '{"member": "author", "reference": "id::text", "kind": "''review''", "value": "stars", "subject": "article"}', :prog, qualifies => 'approved') > 0 AS attached;
+INSERT INTO shop.review VALUES (1, 'ed', 5, 'A', false), (2, 'flo', 1, 'B', true);
+UPDATE shop.review SET approved = true;
+SELECT v.reference, v.kind, v.value, v.subject, e.points FROM loyalty.entry e JOIN loyalty.activity v ON v.activity_id = e.source_id WHERE v.source = 'shop.review' ORDER BY 1;
+SELECT * FROM loyalty.check();
+-- a partition added later is found by check() and mended by attach_triggers
+CREATE TABLE shop.orders_west PARTITION OF shop.orders FOR VALUES IN ('west');
+SELECT invariant, detail FROM loyalty.check();
+SELECT loyalty.attach_triggers('shop.orders');
+SELECT loyalty.detach('shop.orders');
+INSERT INTO shop.orders (id, buyer, placed, total, status, region) VALUES (30, 'ed', '2024-06-01', '1', 'paid', 'west');
+SELECT count(*) FROM shop.points WHERE reference = '30';
+-- the trigger function of a table that is not attached
+CREATE TRIGGER forge AFTER INSERT ON shop.orders_west REFERENCING NEW TABLE AS n FOR EACH STATEMENT EXECUTE FUNCTION loyalty.receive();
+INSERT INTO shop.orders_west (id, buyer, placed, total, status, region) VALUES (31, 'ed', '2024-06-01', '1', 'paid', 'west');
+SELECT * FROM loyalty.check();

@@ -26,6 +26,8 @@ COMMENT ON COLUMN loyalty.member.attributes IS 'What rules may know of the membe
 CREATE TABLE loyalty.account (
     account_id      bigint PRIMARY KEY,
     program_id      integer NOT NULL,
+    closed          boolean NOT NULL DEFAULT false,
+    joined_at       timestamptz NOT NULL,
     tier_id         integer,
     tier_since      timestamptz,
     tier_until      date,
@@ -37,6 +39,8 @@ CREATE TABLE loyalty.account (
     head            bytea NOT NULL DEFAULT ''
 ) WITH (fillfactor = 90);
 COMMENT ON TABLE loyalty.account IS 'The state of an account: the sum of its entries, its tier and the head of its chain. Written by the ledger alone';
+COMMENT ON COLUMN loyalty.account.closed IS 'Its member is closed; kept equal to member.status by a trigger, so that an award reads one row';
+COMMENT ON COLUMN loyalty.account.joined_at IS 'member.joined_at, likewise';
 COMMENT ON COLUMN loyalty.account.tier_since IS 'When the present tier was reached (the event''s time)';
 COMMENT ON COLUMN loyalty.account.tier_until IS 'Last day on which the present tier is good without requalifying';
 COMMENT ON COLUMN loyalty.account.tier_pinned IS 'A tier set by hand stays at least to this day';
@@ -44,9 +48,12 @@ COMMENT ON COLUMN loyalty.account.last_event_at IS 'Greatest time of an event so
 COMMENT ON COLUMN loyalty.account.seq IS 'Number of the last entry';
 COMMENT ON COLUMN loyalty.account.head IS 'Hash of the last entry; empty before the first';
 
+CREATE SEQUENCE loyalty.tier_change_number_seq AS bigint;
+COMMENT ON SEQUENCE loyalty.tier_change_number_seq IS 'Orders the tier changes of an account';
+
 CREATE TABLE loyalty.tier_change (
     account_id  bigint NOT NULL,
-    number      integer NOT NULL,
+    number      bigint NOT NULL DEFAULT nextval('loyalty.tier_change_number_seq'),
     tier_id     integer,
     changed_at  timestamptz NOT NULL,
     recorded_at timestamptz NOT NULL DEFAULT now(),
@@ -56,4 +63,5 @@ CREATE TABLE loyalty.tier_change (
     reason      text,
     PRIMARY KEY (account_id, number)
 );
+ALTER SEQUENCE loyalty.tier_change_number_seq OWNED BY loyalty.tier_change.number;
 COMMENT ON TABLE loyalty.tier_change IS 'Every change of a tier; the view tier_history shows it as [from, to)';

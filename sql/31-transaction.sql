@@ -31,7 +31,7 @@ CREATE TABLE loyalty.purchase (
     paid_with_gift_card numeric,
     lines           loyalty.line[],
     attributes      jsonb,
-    status          text NOT NULL DEFAULT 'completed' CHECK (status IN ('completed', 'void')),
+    status          text NOT NULL DEFAULT 'completed',
     source          text NOT NULL DEFAULT 'purchase',
     reference       text,
     CONSTRAINT purchase_reference_key UNIQUE (source, reference)
@@ -47,7 +47,7 @@ COMMENT ON COLUMN loyalty.purchase.shipping IS 'Shipping contained in amount';
 COMMENT ON COLUMN loyalty.purchase.discount IS 'Discount on the whole order, already taken off amount';
 COMMENT ON COLUMN loyalty.purchase.paid_with_points IS 'Share of amount that was paid with points';
 COMMENT ON COLUMN loyalty.purchase.paid_with_gift_card IS 'Share of amount that was paid with gift cards';
-COMMENT ON COLUMN loyalty.purchase.status IS 'void: cancelled; what it earned is taken back';
+COMMENT ON COLUMN loyalty.purchase.status IS 'completed, or void: cancelled, and what it earned is taken back';
 COMMENT ON COLUMN loyalty.purchase.reference IS 'The till''s own number; (source, reference) is unique for ever';
 
 CREATE TABLE loyalty.activity (
@@ -55,11 +55,11 @@ CREATE TABLE loyalty.activity (
     member_id       bigint NOT NULL,
     occurred_at     timestamptz NOT NULL DEFAULT now(),
     recorded_at     timestamptz NOT NULL DEFAULT now(),
-    kind            text NOT NULL CHECK (kind <> ''),
+    kind            text NOT NULL,
     value           numeric,
     subject         text,
     attributes      jsonb,
-    status          text NOT NULL DEFAULT 'completed' CHECK (status IN ('completed', 'void')),
+    status          text NOT NULL DEFAULT 'completed',
     source          text NOT NULL DEFAULT 'activity',
     reference       text,
     CONSTRAINT activity_reference_key UNIQUE (source, reference)

@@ -19,7 +19,7 @@ CREATE TABLE loyalty.entry (
     hash        bytea NOT NULL,
     PRIMARY KEY (account_id, seq)
 );
-CREATE INDEX entry_source_id_idx ON loyalty.entry (source_id) WHERE source_id IS NOT NULL;
+CREATE INDEX entry_source_id_idx ON loyalty.entry (source_id);
 CREATE UNIQUE INDEX entry_key_idx ON loyalty.entry (account_id, key) WHERE key IS NOT NULL;
 COMMENT ON TABLE loyalty.entry IS 'The ledger: one row a change, never updated, never deleted';
 COMMENT ON COLUMN loyalty.entry.kind IS 'earn, correct (a purchase was changed or voided), expire, adjust, open (opening balance)';

@@ -376,15 +376,24 @@ BEGIN
     IF TG_RELID <> 'loyalty.member'::regclass THEN
         RAISE EXCEPTION 'table "%" may not open accounts', TG_TABLE_NAME USING ERRCODE = 'LY902';
     END IF;
-    INSERT INTO loyalty.account (account_id, program_id)
-        SELECT n.member_id, n.program_id FROM new_rows n WHERE n.created_at = now() ORDER BY n.member_id
+    IF TG_OP = 'UPDATE' THEN
+        UPDATE loyalty.account a SET closed = n.status = 'closed', joined_at = n.joined_at
+            FROM (SELECT * FROM new_rows ORDER BY member_id) n
+            WHERE a.account_id = n.member_id AND (a.closed, a.joined_at) IS DISTINCT FROM (n.status = 'closed', n.joined_at);
+        RETURN NULL;
+    END IF;
+    INSERT INTO loyalty.account (account_id, program_id, closed, joined_at)
+        SELECT n.member_id, n.program_id, n.status = 'closed', n.joined_at FROM new_rows n WHERE n.created_at = now() ORDER BY n.member_id
         ON CONFLICT (account_id) DO NOTHING;
     RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION loyalty.open_accounts() IS 'Opens the account of every new member';
+COMMENT ON FUNCTION loyalty.open_accounts() IS 'Opens the account of every new member, and keeps what accounts copy of their members';
 REVOKE ALL ON FUNCTION loyalty.open_accounts() FROM PUBLIC;
 CREATE TRIGGER open_accounts AFTER INSERT ON loyalty.member
+    REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION loyalty.open_accounts();
+
+CREATE TRIGGER follow_member AFTER UPDATE ON loyalty.member
     REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION loyalty.open_accounts();
 
 CREATE FUNCTION loyalty.keep_member() RETURNS trigger

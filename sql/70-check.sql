@@ -46,6 +46,10 @@ AS $$
     SELECT 'every member has an account', m.member_id, m.external_id
         FROM loyalty.member m WHERE NOT EXISTS (SELECT FROM loyalty.account a WHERE a.account_id = m.member_id)
     UNION ALL
+    SELECT 'accounts copy their members faithfully', m.member_id, m.external_id
+        FROM loyalty.member m JOIN loyalty.account a ON a.account_id = m.member_id
+        WHERE (a.program_id, a.closed, a.joined_at) <> (m.program_id, m.status = 'closed', m.joined_at)
+    UNION ALL
     SELECT 'every account has a member', a.account_id, NULL
         FROM loyalty.account a WHERE NOT EXISTS (SELECT FROM loyalty.member m WHERE m.member_id = a.account_id)
     UNION ALL
@@ -89,7 +93,7 @@ AS $$
         FROM (VALUES ('purchase', 'award_insert'), ('purchase', 'award_update'), ('purchase', 'refuse_change'),
                      ('activity', 'award_insert'), ('activity', 'award_update'), ('activity', 'refuse_change'),
                      ('entry', 'refuse_change'), ('tier_change', 'refuse_change'), ('account', 'refuse_change'),
-                     ('member', 'open_accounts'), ('member', 'keep_member'), ('rule_version', 'keep_version'),
+                     ('member', 'open_accounts'), ('member', 'follow_member'), ('member', 'keep_member'), ('rule_version', 'keep_version'),
                      ('program', 'configuration_changed'), ('tier', 'configuration_changed'),
                      ('product', 'configuration_changed'), ('rule', 'configuration_changed'),
                      ('rule_version', 'configuration_changed')) AS w (relation, trigger)

@@ -86,7 +86,7 @@ BEGIN
         'program', 'tier', 'product', 'rule', 'rule_version', 'exchange_rate', 'member', 'account',
         'tier_change', 'purchase', 'activity', 'entry', 'held_award', 'attachment', 'attachment_attachment_id_seq',
         'program_program_id_seq', 'tier_tier_id_seq', 'rule_rule_id_seq',
-        'rule_version_rule_version_id_seq', 'member_id_seq', 'transaction_id_seq']
+        'rule_version_rule_version_id_seq', 'member_id_seq', 'transaction_id_seq', 'tier_change_number_seq']
     LOOP
         PERFORM pg_catalog.pg_extension_config_dump(('loyalty.' || name)::pg_catalog.regclass, '');
     END LOOP;

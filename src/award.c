@@ -50,7 +50,8 @@ typedef struct Batch
 	EventLayout *layout;
 	bool		correcting;		/* an UPDATE */
 	Pins		pins;
-	MemoryContext chunk;
+	MemoryContext chunk;		/* the events and their ledger */
+	MemoryContext scratch;		/* the decision on one event */
 	Event	  **event;
 	int			nevents;
 } Batch;
@@ -101,6 +102,8 @@ AwardMemberFacts(Ledger *ledger, Program *program, const Account *account,
 {
 	TallyMonth	life;
 
+	if (program->uses_members)
+		LedgerLoadMembers(ledger);
 	TallyRaise(tallyset_sum(&account->tally, INT32_MIN, INT32_MAX, &life));
 	facts->member_id = account->account_id;
 	facts->external_id = account->external_id;
@@ -128,7 +131,7 @@ AwardAccount(Ledger *ledger, const Event *event)
 				 errmsg("member " INT64_FORMAT " does not exist", event->member_id),
 				 errdetail("Transaction " INT64_FORMAT " names it.", event->source_id),
 				 errhint("loyalty.enroll makes a member; leave member_id null for a guest.")));
-	if (account->status == 'c' && !event->is_void)
+	if (account->closed && !event->is_void)
 		ereport(ERROR,
 				(errcode(ERRCODE_LY_MEMBER_CLOSED),
 				 errmsg("member " INT64_FORMAT " is closed", event->member_id),
@@ -181,12 +184,14 @@ tally_of(const Event *event, int32 day, int64 points, TallySet *tally)
 static void
 promote(Ledger *ledger, const Program *program, Account *account, int64 source_id)
 {
-	int32		joined_on = ProgramDay(program, account->joined_at);
-	int32		day = ProgramDay(program, account->last_event_at);
+	int32		joined_on;
+	int32		day;
 	int			earned;
 
-	if (program->ntiers == 0)
-		return;
+	if (ProgramTierIndex(program, account->tier_id) == program->ntiers - 1)
+		return;					/* there is none above */
+	joined_on = ProgramDay(program, account->joined_at);
+	day = ProgramDay(program, account->last_event_at);
 	TallyRaise(tier_earned(&program->tier_policy, program->tier, program->ntiers,
 						   &account->tally, joined_on, day, &earned));
 	if (earned > ProgramTierIndex(program, account->tier_id))
@@ -328,12 +333,14 @@ subtract_posted(Breakdown *target, const Posted *posted)
 
 /* Decide anew what a source should have earned, with what its award pinned. */
 static void
-decide_target(Program *program, const Account *account, Event *event, const Posted *posted,
-			  Award *target)
+decide_target(Ledger *ledger, Program *program, const Account *account, Event *event,
+			  const Posted *posted, Award *target)
 {
 	MemberFacts facts;
 	Breakdown	first;
 
+	if (program->uses_members)
+		LedgerLoadMembers(ledger);
 	memset(&facts, 0, sizeof(facts));
 	facts.member_id = account->account_id;
 	facts.external_id = account->external_id;
@@ -465,10 +472,15 @@ award_chunk(Batch *batch, Ledger *ledger)
 		Event	   *event = batch->event[i];
 		Account    *account = AwardAccount(ledger, event);
 		AwardOutcome outcome;
+		MemoryContext old;
 
-		if (!event->is_void)
-			AwardPost(ledger, pin_program(&batch->pins, account->program_id), account, event,
-					  &outcome);
+		if (event->is_void)
+			continue;
+		old = MemoryContextSwitchTo(batch->scratch);
+		AwardPost(ledger, pin_program(&batch->pins, account->program_id), account, event,
+				  &outcome);
+		MemoryContextSwitchTo(old);
+		MemoryContextReset(batch->scratch);
 	}
 }
 
@@ -492,7 +504,7 @@ correct_event(Batch *batch, Ledger *ledger, Event *event, const Posted *posted, 
 		if (wanted && posted[i].account_id == event->member_id)
 		{
 			done = true;
-			decide_target(program, account, event, &posted[i], &target);
+			decide_target(ledger, program, account, event, &posted[i], &target);
 			post_difference(ledger, program, account, event, &posted[i], &target);
 		}
 		else
@@ -708,6 +720,7 @@ loyalty_award(PG_FUNCTION_ARGS)
 	RuleEvent	kind = check_call(fcinfo);
 	TriggerData *trigger = (TriggerData *) fcinfo->context;
 	Batch	   *batch;
+	bool		many;
 
 	if (tuplestore_tuple_count(trigger->tg_newtable) == 0)
 		return PointerGetDatum(NULL);
@@ -718,8 +731,14 @@ loyalty_award(PG_FUNCTION_ARGS)
 	batch->correcting = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event);
 	batch->event = palloc(sizeof(Event *) *
 						  Min(CHUNK_EVENTS, tuplestore_tuple_count(trigger->tg_newtable)));
+	/* many rows: keep the pages of a chunk for the next one */
+	many = tuplestore_tuple_count(trigger->tg_newtable) > CHUNK_EVENTS;
 	batch->chunk = AllocSetContextCreate(CurrentMemoryContext, "loyalty chunk",
-										 ALLOCSET_DEFAULT_SIZES);
+										 many ? CHUNK_BYTES / 4 : 0, ALLOCSET_DEFAULT_INITSIZE,
+										 ALLOCSET_DEFAULT_MAXSIZE);
+	batch->scratch = AllocSetContextCreate(CurrentMemoryContext, "loyalty decision",
+										   many ? 64 * 1024 : 0, ALLOCSET_DEFAULT_INITSIZE,
+										   ALLOCSET_DEFAULT_MAXSIZE);
 	PG_TRY();
 	{
 		process_rows(batch, trigger->tg_newtable, RelationGetDescr(trigger->tg_relation));

@@ -25,6 +25,7 @@
 #define ERRCODE_LY_DUPLICATE_REFERENCE		LY('1', '0', '5')
 #define ERRCODE_LY_INVALID_LINE				LY('1', '0', '6')
 #define ERRCODE_LY_INVALID_ACTIVITY			LY('1', '0', '7')
+#define ERRCODE_LY_INVALID_STATUS			LY('1', '0', '8')
 
 /* LY2: rules */
 #define ERRCODE_LY_INVALID_RULE				LY('2', '0', '1')

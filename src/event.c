@@ -356,6 +356,10 @@ read_activity(const EventLayout *layout, TupleTableSlot *slot, Event *event)
 {
 	event->activity_kind = read_column(layout, slot, COLUMN_KIND);
 	event->value = read_column(layout, slot, COLUMN_VALUE);
+	if (VARSIZE_ANY_EXHDR(DatumGetPointer(event->activity_kind)) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_LY_INVALID_ACTIVITY),
+				 errmsg("kind of activity " INT64_FORMAT " is empty", event->source_id)));
 	event->subject = read_column(layout, slot, COLUMN_SUBJECT);
 	if (event->value != 0 &&
 		(numeric_is_nan(DatumGetNumeric(event->value)) || numeric_is_inf(DatumGetNumeric(event->value))))
@@ -383,6 +387,22 @@ EventReadOrder(const EventLayout *layout, TupleTableSlot *slot, Event *event)
 		DatumGetTimestampTz(slot_getattr(slot, layout->attnum[COLUMN_RECORDED_AT], &isnull));
 }
 
+/* Tell completed from void; nothing else is a status. */
+static bool
+is_void_status(Datum status, int64 source_id)
+{
+	struct varlena *word = (struct varlena *) DatumGetPointer(status);
+
+	if (word != NULL && VARSIZE_ANY_EXHDR(word) == 9 && memcmp(VARDATA_ANY(word), "completed", 9) == 0)
+		return false;
+	if (word != NULL && VARSIZE_ANY_EXHDR(word) == 4 && memcmp(VARDATA_ANY(word), "void", 4) == 0)
+		return true;
+	ereport(ERROR,
+			(errcode(ERRCODE_LY_INVALID_STATUS),
+			 errmsg("status of transaction " INT64_FORMAT " is not valid", source_id),
+			 errhint("A status is completed or void.")));
+}
+
 /* Read and check an event; what it points to lives in the slot or the current context. */
 void
 EventRead(const EventLayout *layout, TupleTableSlot *slot, Event *event)
@@ -392,7 +412,7 @@ EventRead(const EventLayout *layout, TupleTableSlot *slot, Event *event)
 	EventReadOrder(layout, slot, event);
 	check_time(event);
 	status = read_column(layout, slot, COLUMN_STATUS);
-	event->is_void = status != 0 && VARDATA_ANY(DatumGetPointer(status))[0] == 'v';
+	event->is_void = is_void_status(status, event->source_id);
 	event->attributes = read_column(layout, slot, COLUMN_ATTRIBUTES);
 	event->source = read_column(layout, slot, COLUMN_SOURCE);
 	if (layout->kind == ON_PURCHASE)

@@ -61,6 +61,7 @@ struct Ledger
 	MemoryContext context;
 	Account    *account;		/* ascending by account_id */
 	int			naccounts;
+	bool		has_members;	/* LedgerLoadMembers was called */
 	QueuedEntry *entry;
 	int			nentries;
 	int			entry_capacity;
@@ -72,6 +73,7 @@ struct Ledger
 
 #define ENTRY_COLUMNS 14
 #define ACCOUNT_COLUMNS 10
+#define TIER_COLUMNS 8
 
 /* ------------------------------------------------------------------------
  * Plans
@@ -82,11 +84,13 @@ typedef enum PlanName
 	PLAN_LOCK_ONE,
 	PLAN_LOCK_MANY,
 	PLAN_READ_ONE,
+	PLAN_MEMBERS,
 	PLAN_ENTRY_ONE,
 	PLAN_ACCOUNT_ONE,
 	PLAN_ENTRY_MANY,
 	PLAN_ACCOUNT_MANY,
-	PLAN_TIER_CHANGE,
+	PLAN_TIER_ONE,
+	PLAN_TIER_MANY,
 	PLAN_TIER_AT,
 	PLAN_HOLD,
 	PLAN_POSTED,
@@ -94,20 +98,24 @@ typedef enum PlanName
 } PlanName;
 
 #define ACCOUNT_SELECT \
-	"SELECT a.account_id, a.program_id, a.tier_id, a.tier_since, a.tier_until, a.tier_pinned," \
-	" a.last_event_at, a.seq, a.lots, a.tally, a.head, m.status, m.external_id, m.joined_at," \
-	" m.birthday, m.staff, m.attributes" \
-	" FROM loyalty.account a JOIN loyalty.member m ON m.member_id = a.account_id"
+	"SELECT account_id, program_id, closed, joined_at, tier_id, tier_since, tier_until, tier_pinned," \
+	" last_event_at, seq, lots, tally, head FROM loyalty.account"
 
 #define ENTRY_INSERT \
 	"INSERT INTO loyalty.entry (account_id, seq, kind, points, source_id, occurred_at," \
 	" recorded_at, lots, tally, breakdown, actor, reason, key, hash)"
 
+#define TIER_INSERT \
+	"INSERT INTO loyalty.tier_change (account_id, tier_id, changed_at, recorded_at, until, cause," \
+	" source_id, reason)"
+
 static const char *const plan_sql[PLAN_COUNT] = {
-	[PLAN_LOCK_ONE] = ACCOUNT_SELECT " WHERE a.account_id = $1 FOR NO KEY UPDATE OF a",
-	[PLAN_LOCK_MANY] = ACCOUNT_SELECT " WHERE a.account_id = ANY ($1)"
-	" ORDER BY a.account_id FOR NO KEY UPDATE OF a",
-	[PLAN_READ_ONE] = ACCOUNT_SELECT " WHERE a.account_id = $1",
+	[PLAN_LOCK_ONE] = ACCOUNT_SELECT " WHERE account_id = $1 FOR NO KEY UPDATE",
+	[PLAN_LOCK_MANY] = ACCOUNT_SELECT " WHERE account_id = ANY ($1)"
+	" ORDER BY account_id FOR NO KEY UPDATE",
+	[PLAN_READ_ONE] = ACCOUNT_SELECT " WHERE account_id = $1",
+	[PLAN_MEMBERS] = "SELECT member_id, external_id, birthday, staff, attributes"
+	" FROM loyalty.member WHERE member_id = ANY ($1)",
 	[PLAN_ENTRY_ONE] = ENTRY_INSERT
 	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
 	[PLAN_ACCOUNT_ONE] = "UPDATE loyalty.account SET tier_id = $2, tier_since = $3,"
@@ -120,10 +128,9 @@ static const char *const plan_sql[PLAN_COUNT] = {
 	" tier_since = n.tier_since, tier_until = n.tier_until, tier_pinned = n.tier_pinned,"
 	" last_event_at = n.last_event_at, seq = n.seq, lots = n.lots, tally = n.tally,"
 	" head = n.head FROM loyalty_accounts n WHERE a.account_id = n.account_id",
-	[PLAN_TIER_CHANGE] = "INSERT INTO loyalty.tier_change (account_id, number, tier_id,"
-	" changed_at, recorded_at, until, cause, source_id, reason)"
-	" SELECT $1, pg_catalog.count(*) + 1, $2, $3, $4, $5, $6, $7, $8"
-	" FROM loyalty.tier_change WHERE account_id = $1",
+	[PLAN_TIER_ONE] = TIER_INSERT " VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+	[PLAN_TIER_MANY] = TIER_INSERT " SELECT account_id, tier_id, changed_at, recorded_at, until,"
+	" cause, source_id, reason FROM loyalty_tiers",
 	[PLAN_TIER_AT] = "SELECT tier_id FROM loyalty.tier_change"
 	" WHERE account_id = $1 AND changed_at <= $2 ORDER BY number DESC LIMIT 1",
 	[PLAN_HOLD] = "INSERT INTO loyalty.held_award (source_id, account_id, held_at, reason, detail)"
@@ -157,6 +164,13 @@ static const char *const account_names[ACCOUNT_COLUMNS] = {
 	"seq", "lots", "tally", "head"
 };
 
+static const Oid tier_types[TIER_COLUMNS] = {
+	INT8OID, INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID, DATEOID, TEXTOID, INT8OID, TEXTOID
+};
+static const char *const tier_names[TIER_COLUMNS] = {
+	"account_id", "tier_id", "changed_at", "recorded_at", "until", "cause", "source_id", "reason"
+};
+
 /*
  * Find the oids of our two base types.  Where they changed, the extension was
  * dropped and made again in this session, and the kept plans are void.
@@ -184,9 +198,6 @@ resolve_types(void)
 static int
 plan_types(PlanName name, Oid *types)
 {
-	static const Oid tier_change[] = {
-		INT8OID, INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID, DATEOID, TEXTOID, INT8OID, TEXTOID
-	};
 	static const Oid hold[] = {INT8OID, INT8OID, TIMESTAMPTZOID, TEXTOID, TEXTOID};
 
 	types[0] = INT8OID;
@@ -196,6 +207,7 @@ plan_types(PlanName name, Oid *types)
 		case PLAN_READ_ONE:
 			return 1;
 		case PLAN_LOCK_MANY:
+		case PLAN_MEMBERS:
 		case PLAN_POSTED:
 			types[0] = INT8ARRAYOID;
 			return 1;
@@ -208,9 +220,9 @@ plan_types(PlanName name, Oid *types)
 		case PLAN_ACCOUNT_ONE:
 			memcpy(types, account_types, sizeof(account_types));
 			return ACCOUNT_COLUMNS;
-		case PLAN_TIER_CHANGE:
-			memcpy(types, tier_change, sizeof(tier_change));
-			return lengthof(tier_change);
+		case PLAN_TIER_ONE:
+			memcpy(types, tier_types, sizeof(tier_types));
+			return TIER_COLUMNS;
 		case PLAN_HOLD:
 			memcpy(types, hold, sizeof(hold));
 			return lengthof(hold);
@@ -288,29 +300,24 @@ read_head(Account *account, Datum value)
 static void
 read_account(Account *account, HeapTuple tuple, TupleDesc desc)
 {
-	Datum		v[17];
-	bool		n[17];
+	Datum		v[13];
+	bool		n[13];
 
 	heap_deform_tuple(tuple, desc, v, n);
 	memset(account, 0, sizeof(Account));
 	account->account_id = DatumGetInt64(v[0]);
 	account->program_id = DatumGetInt32(v[1]);
-	account->tier_id = n[2] ? 0 : DatumGetInt32(v[2]);
-	account->tier_since = n[3] ? DT_NOBEGIN : DatumGetTimestampTz(v[3]);
-	account->tier_until = n[4] ? DATEVAL_NOEND : DatumGetDateADT(v[4]);
-	account->tier_pinned = n[5] ? DATEVAL_NOBEGIN : DatumGetDateADT(v[5]);
-	account->last_event_at = n[6] ? DT_NOBEGIN : DatumGetTimestampTz(v[6]);
-	account->seq = DatumGetInt64(v[7]);
-	LotsFromDatum(v[8], &account->lots);
-	TallyFromDatum(v[9], &account->tally);
-	read_head(account, v[10]);
-	account->status = VARDATA_ANY(PG_DETOAST_DATUM_PACKED(v[11]))[0];
-	account->external_id = copy_varlena(v[12], n[12]);
-	account->joined_at = DatumGetTimestampTz(v[13]);
-	account->has_birthday = !n[14];
-	account->birthday = n[14] ? 0 : DatumGetDateADT(v[14]);
-	account->staff = DatumGetBool(v[15]);
-	account->attributes = copy_varlena(v[16], n[16]);
+	account->closed = DatumGetBool(v[2]);
+	account->joined_at = DatumGetTimestampTz(v[3]);
+	account->tier_id = n[4] ? 0 : DatumGetInt32(v[4]);
+	account->tier_since = n[5] ? DT_NOBEGIN : DatumGetTimestampTz(v[5]);
+	account->tier_until = n[6] ? DATEVAL_NOEND : DatumGetDateADT(v[6]);
+	account->tier_pinned = n[7] ? DATEVAL_NOBEGIN : DatumGetDateADT(v[7]);
+	account->last_event_at = n[8] ? DT_NOBEGIN : DatumGetTimestampTz(v[8]);
+	account->seq = DatumGetInt64(v[9]);
+	LotsFromDatum(v[10], &account->lots);
+	TallyFromDatum(v[11], &account->tally);
+	read_head(account, v[12]);
 }
 
 /* Read the accounts of the last result into the ledger. */
@@ -319,6 +326,7 @@ read_accounts(Ledger *ledger)
 {
 	MemoryContext old = MemoryContextSwitchTo(ledger->context);
 
+	ledger->has_members = false;
 	ledger->naccounts = (int) SPI_processed;
 	ledger->account = palloc(sizeof(Account) * Max(ledger->naccounts, 1));
 	for (int i = 0; i < ledger->naccounts; i++)
@@ -397,6 +405,52 @@ LedgerAccount(Ledger *ledger, int64 account_id)
 	return NULL;
 }
 
+/* Copy what rules may know of a member into the account. */
+static void
+read_member(Account *account, HeapTuple tuple, TupleDesc desc)
+{
+	Datum		v[5];
+	bool		n[5];
+
+	heap_deform_tuple(tuple, desc, v, n);
+	account->external_id = copy_varlena(v[1], n[1]);
+	account->has_birthday = !n[2];
+	account->birthday = n[2] ? 0 : DatumGetDateADT(v[2]);
+	account->staff = DatumGetBool(v[3]);
+	account->attributes = copy_varlena(v[4], n[4]);
+}
+
+/* Read what rules may know of the members, once for all accounts of the ledger. */
+void
+LedgerLoadMembers(Ledger *ledger)
+{
+	MemoryContext old;
+	Datum	   *ids;
+	Datum		value;
+
+	if (ledger->has_members || ledger->naccounts == 0)
+		return;
+	ledger->has_members = true;
+	ids = palloc(sizeof(Datum) * ledger->naccounts);
+	for (int i = 0; i < ledger->naccounts; i++)
+		ids[i] = Int64GetDatum(ledger->account[i].account_id);
+	value = PointerGetDatum(construct_array(ids, ledger->naccounts, INT8OID, sizeof(int64),
+											FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	execute(PLAN_MEMBERS, &value, NULL, SPI_OK_SELECT);
+	old = MemoryContextSwitchTo(ledger->context);
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		bool		isnull;
+		HeapTuple	tuple = SPI_tuptable->vals[i];
+		Account    *account = LedgerAccount(ledger, DatumGetInt64(SPI_getbinval(tuple, SPI_tuptable->tupdesc, 1, &isnull)));
+
+		if (account != NULL)
+			read_member(account, tuple, SPI_tuptable->tupdesc);
+	}
+	MemoryContextSwitchTo(old);
+	SPI_freetuptable(SPI_tuptable);
+}
+
 /* All accounts of the ledger. */
 int
 LedgerAccounts(Ledger *ledger, Account **accounts)
@@ -451,7 +505,25 @@ next_entry(Ledger *ledger)
 	return &ledger->entry[ledger->nentries++];
 }
 
-/* Queue an entry and apply it to its account; returns its number. */
+/* Copy bytes into the current memory context. */
+static bytea *
+copy_bytes(const bytea *bytes)
+{
+	bytea	   *copy;
+
+	if (bytes == NULL)
+		return NULL;
+	copy = palloc(VARSIZE_ANY(bytes));
+	memcpy(copy, bytes, VARSIZE_ANY(bytes));
+	return copy;
+}
+
+/*
+ * Queue an entry and apply it to its account; returns its number.
+ *
+ * Lots, tally and breakdown are copied; kind, reason and key must live until
+ * the flush.
+ */
 int64
 LedgerPost(Ledger *ledger, Account *account, const Posting *posting)
 {
@@ -459,6 +531,7 @@ LedgerPost(Ledger *ledger, Account *account, const Posting *posting)
 	static const TallySet no_tally;
 	const LotSet *lots = posting->lots != NULL ? posting->lots : &no_lots;
 	const TallySet *tally = posting->tally != NULL ? posting->tally : &no_tally;
+	MemoryContext old = MemoryContextSwitchTo(ledger->context);
 	QueuedEntry *entry = next_entry(ledger);
 
 	entry->account_id = account->account_id;
@@ -466,7 +539,7 @@ LedgerPost(Ledger *ledger, Account *account, const Posting *posting)
 	entry->kind = posting->kind;
 	entry->source_id = posting->source_id;
 	entry->occurred_at = posting->occurred_at;
-	entry->breakdown = posting->breakdown;
+	entry->breakdown = copy_bytes(posting->breakdown);
 	entry->reason = posting->reason;
 	entry->key = posting->key;
 	entry->lots = LotsToDatum(lots);
@@ -478,6 +551,7 @@ LedgerPost(Ledger *ledger, Account *account, const Posting *posting)
 	account->last_event_at = Max(account->last_event_at, posting->occurred_at);
 	account->changed = true;
 	chain_entry(ledger, account, entry);
+	MemoryContextSwitchTo(old);
 	return entry->seq;
 }
 
@@ -486,6 +560,7 @@ void
 LedgerSetTier(Ledger *ledger, Account *account, int32 tier_id, TimestampTz since, int32 until,
 			  const char *cause, int64 source_id, const char *reason)
 {
+	MemoryContext old = MemoryContextSwitchTo(ledger->context);
 	QueuedTier *change = palloc(sizeof(QueuedTier));
 
 	change->account_id = account->account_id;
@@ -496,6 +571,7 @@ LedgerSetTier(Ledger *ledger, Account *account, int32 tier_id, TimestampTz since
 	change->source_id = source_id;
 	change->reason = reason;
 	ledger->tiers = lappend(ledger->tiers, change);
+	MemoryContextSwitchTo(old);
 	account->tier_id = tier_id;
 	account->tier_since = since;
 	account->tier_until = until;
@@ -801,31 +877,54 @@ write_accounts(Ledger *ledger, int nchanged)
 	tuplestore_end(rows);
 }
 
-/* Write the queued changes of tiers; they are rare. */
+/* The columns of a change of tier. */
+static void
+tier_columns(const Ledger *ledger, const QueuedTier *change, Datum *v, bool *n)
+{
+	memset(n, false, sizeof(bool) * TIER_COLUMNS);
+	v[0] = Int64GetDatum(change->account_id);
+	v[1] = Int32GetDatum(change->tier_id);
+	n[1] = change->tier_id == 0;
+	v[2] = TimestampTzGetDatum(change->since);
+	v[3] = TimestampTzGetDatum(ledger->now);
+	v[4] = DateADTGetDatum(change->until);
+	n[4] = change->until == DATEVAL_NOEND;
+	v[5] = CStringGetTextDatum(change->cause);
+	v[6] = Int64GetDatum(change->source_id);
+	n[6] = change->source_id == 0;
+	v[7] = text_datum(change->reason);
+	n[7] = change->reason == NULL;
+}
+
+/* Write the queued changes of tiers. */
 static void
 write_tiers(Ledger *ledger)
 {
+	Datum		v[TIER_COLUMNS];
+	bool		n[TIER_COLUMNS];
+	char		nulls[TIER_COLUMNS];
+	TupleDesc	desc;
+	Tuplestorestate *rows;
 	ListCell   *cell;
 
-	foreach(cell, ledger->tiers)
+	if (list_length(ledger->tiers) == 1)
 	{
-		const QueuedTier *change = lfirst(cell);
-		Datum		v[8];
-		char		nulls[8] = {' ', ' ', ' ', ' ', ' ', ' ', ' ', ' '};
-
-		v[0] = Int64GetDatum(change->account_id);
-		v[1] = Int32GetDatum(change->tier_id);
-		nulls[1] = change->tier_id == 0 ? 'n' : ' ';
-		v[2] = TimestampTzGetDatum(change->since);
-		v[3] = TimestampTzGetDatum(ledger->now);
-		v[4] = DateADTGetDatum(change->until);
-		nulls[4] = change->until == DATEVAL_NOEND ? 'n' : ' ';
-		v[5] = CStringGetTextDatum(change->cause);
-		v[6] = Int64GetDatum(change->source_id);
-		nulls[6] = change->source_id == 0 ? 'n' : ' ';
-		v[7] = text_datum(change->reason);
-		nulls[7] = change->reason == NULL ? 'n' : ' ';
-		execute(PLAN_TIER_CHANGE, v, nulls, SPI_OK_INSERT);
+		tier_columns(ledger, linitial(ledger->tiers), v, n);
+		spi_nulls(n, TIER_COLUMNS, nulls);
+		execute(PLAN_TIER_ONE, v, nulls, SPI_OK_INSERT);
+	}
+	if (list_length(ledger->tiers) > 1)
+	{
+		desc = make_desc(tier_names, tier_types, TIER_COLUMNS);
+		rows = tuplestore_begin_heap(false, false, work_mem);
+		foreach(cell, ledger->tiers)
+		{
+			tier_columns(ledger, lfirst(cell), v, n);
+			tuplestore_putvalues(rows, desc, v, n);
+		}
+		execute_over(PLAN_TIER_MANY, "loyalty_tiers", rows, desc, list_length(ledger->tiers),
+					 SPI_OK_INSERT);
+		tuplestore_end(rows);
 	}
 	ledger->tiers = NIL;
 }

@@ -29,9 +29,11 @@ typedef struct Account
 	uint8		head[SEAL_HASH_BYTES];
 	bool		has_head;
 
-	char		status;			/* first letter of member.status */
-	Datum		external_id;
+	bool		closed;
 	TimestampTz joined_at;
+
+	/* set by LedgerLoadMembers */
+	Datum		external_id;
 	bool		has_birthday;
 	int32		birthday;
 	bool		staff;
@@ -71,6 +73,7 @@ extern Ledger *LedgerOpen(void);
 extern void LedgerLock(Ledger *ledger, int64 *account_ids, int n);
 extern void LedgerRead(Ledger *ledger, int64 account_id);
 extern Account *LedgerAccount(Ledger *ledger, int64 account_id);
+extern void LedgerLoadMembers(Ledger *ledger);
 extern int	LedgerAccounts(Ledger *ledger, Account **accounts);
 extern int64 LedgerPost(Ledger *ledger, Account *account, const Posting *posting);
 extern void LedgerSetTier(Ledger *ledger, Account *account, int32 tier_id, TimestampTz since,

@@ -452,6 +452,9 @@ note_columns(Program *program)
 			program->columns = bms_add_members(program->columns, rule->condition->columns);
 	}
 	MemoryContextSwitchTo(old);
+	for (int fact = FACT_MEMBER_EXTERNAL_ID; fact <= FACT_MEMBER_ATTRIBUTES; fact++)
+		program->uses_members |= bms_is_member(fact, program->columns) &&
+			(fact < FACT_MEMBER_TIER || fact == FACT_MEMBER_ATTRIBUTES);
 	for (int fact = FACT_PRODUCT_SKU; fact <= FACT_PRODUCT_PARTNER; fact++)
 		program->uses_products |= bms_is_member(fact, program->columns);
 	if (!program->uses_products)

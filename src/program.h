@@ -107,6 +107,7 @@ typedef struct Program
 	Rule	  **rule;			/* by priority, rule id, version */
 	RuleIndex	index[RULE_EVENTS];
 	Bitmapset  *columns;		/* facts that some rule names */
+	bool		uses_members;	/* some rule names what stands in the member's row alone */
 	bool		uses_products;	/* some rule names product, or an article is excluded */
 
 	TupleTableSlot *facts;		/* the wide tuple that expressions read */

@@ -1,0 +1,1 @@
+INSERT INTO port_row.purchase (member_id, occurred_at, amount, store, reference) SELECT member_id, occurred_at, amount, store, reference FROM incoming;

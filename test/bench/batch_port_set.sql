@@ -1,0 +1,1 @@
+INSERT INTO port_set.purchase (member_id, occurred_at, amount, store, reference) SELECT member_id, occurred_at, amount, store, reference FROM incoming;

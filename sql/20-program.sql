@@ -54,7 +54,7 @@ COMMENT ON COLUMN loyalty.program.on_rule_error IS 'A rule that raises: fail ref
 
 CREATE TABLE loyalty.tier (
     tier_id     integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    program_id  integer NOT NULL REFERENCES loyalty.program,
+    program_id  integer NOT NULL,
     name        text NOT NULL CHECK (name <> ''),
     metric      text NOT NULL CHECK (metric IN ('points', 'spend', 'visits')),
     threshold   numeric NOT NULL CHECK (threshold >= 0 AND threshold < 1e14),
@@ -68,7 +68,7 @@ COMMENT ON COLUMN loyalty.tier.threshold IS 'In points (display unit), money or 
 COMMENT ON COLUMN loyalty.tier.multiplier IS 'Base points of a member in this tier are multiplied by it, like a multiply rule';
 
 CREATE TABLE loyalty.product (
-    program_id  integer NOT NULL REFERENCES loyalty.program,
+    program_id  integer NOT NULL,
     sku         text NOT NULL CHECK (sku <> ''),
     name        text,
     category    text,
@@ -85,7 +85,7 @@ COMMENT ON COLUMN loyalty.product.excluded IS 'Lines of this article earn nothin
 
 CREATE TABLE loyalty.rule (
     rule_id     integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    program_id  integer NOT NULL REFERENCES loyalty.program,
+    program_id  integer NOT NULL,
     name        text NOT NULL CHECK (name <> ''),
     UNIQUE (program_id, name)
 );
@@ -93,7 +93,7 @@ COMMENT ON TABLE loyalty.rule IS 'A rule by name; what it says stands in its ver
 
 CREATE TABLE loyalty.rule_version (
     rule_version_id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    rule_id         integer NOT NULL REFERENCES loyalty.rule,
+    rule_id         integer NOT NULL,
     version         integer NOT NULL,
     event           text NOT NULL CHECK (event IN ('purchase', 'line', 'activity')),
     kind            text NOT NULL CHECK (kind IN ('base', 'multiply', 'bonus')),

@@ -5,7 +5,7 @@ CREATE TABLE loyalty.attachment (
     attachment_id   integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     relation        regclass NOT NULL UNIQUE,
     kind            text NOT NULL CHECK (kind IN ('purchase', 'activity')),
-    program_id      integer NOT NULL REFERENCES loyalty.program,
+    program_id      integer NOT NULL,
     source          text NOT NULL UNIQUE CHECK (source <> ''),
     mapping         jsonb NOT NULL,
     qualifies       text,

@@ -382,6 +382,8 @@ BEGIN
             WHERE a.account_id = n.member_id AND (a.closed, a.joined_at) IS DISTINCT FROM (n.status = 'closed', n.joined_at);
         RETURN NULL;
     END IF;
+    -- no foreign keys: pg_restore loads tables in parallel, in any order
+    PERFORM loyalty.require_program(n.program_id) FROM (SELECT DISTINCT q.program_id FROM new_rows q WHERE q.created_at = now()) n;
     INSERT INTO loyalty.account (account_id, program_id, closed, joined_at)
         SELECT n.member_id, n.program_id, n.status = 'closed', n.joined_at FROM new_rows n WHERE n.created_at = now() ORDER BY n.member_id
         ON CONFLICT (account_id) DO NOTHING;

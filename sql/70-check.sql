@@ -50,6 +50,15 @@ AS $$
         FROM loyalty.member m JOIN loyalty.account a ON a.account_id = m.member_id
         WHERE (a.program_id, a.closed, a.joined_at) <> (m.program_id, m.status = 'closed', m.joined_at)
     UNION ALL
+    SELECT 'what is configured belongs to a programme', NULL, x.what
+        FROM (SELECT program_id, 'tier ' || name FROM loyalty.tier UNION ALL SELECT program_id, 'rule ' || name FROM loyalty.rule
+              UNION ALL SELECT program_id, 'article ' || sku FROM loyalty.product UNION ALL SELECT program_id, 'table ' || relation::text FROM loyalty.attachment
+              UNION ALL SELECT program_id, 'member ' || external_id FROM loyalty.member) AS x (program_id, what)
+        WHERE NOT EXISTS (SELECT FROM loyalty.program p WHERE p.program_id = x.program_id)
+    UNION ALL
+    SELECT 'every rule version belongs to a rule', NULL, v.rule_version_id::text
+        FROM loyalty.rule_version v WHERE NOT EXISTS (SELECT FROM loyalty.rule r WHERE r.rule_id = v.rule_id)
+    UNION ALL
     SELECT 'every account has a member', a.account_id, NULL
         FROM loyalty.account a WHERE NOT EXISTS (SELECT FROM loyalty.member m WHERE m.member_id = a.account_id)
     UNION ALL

@@ -1,0 +1,60 @@
+# A dump and restore keeps everything, awards nothing twice, and goes on where it was.
+use strict;
+use warnings;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = PostgreSQL::Test::Cluster->new('main');
+$node->init;
+$node->append_conf('postgresql.conf', "extension_destdir = '$ENV{STAGE}'\ndynamic_library_path = '$ENV{STAGE}$ENV{PKGLIBDIR}:\$libdir'\nfsync = off\n");
+$node->start;
+$node->safe_psql('postgres', 'CREATE DATABASE shop');
+$node->safe_psql('shop', q{
+	CREATE EXTENSION loyalty;
+	SELECT loyalty.create_program('Club', hold_days => 3);
+	SELECT loyalty.add_tier(1, 'A', 0, 'spend'), loyalty.add_tier(1, 'B', 100, 'spend', 2);
+	SELECT loyalty.add_rule(1, 'base', 'purchase', 'base', 'purchase.amount');
+	SELECT loyalty.enroll(1, 'm' || i, '2024-01-01') FROM generate_series(1, 20) i;
+	INSERT INTO loyalty.purchase (member_id, occurred_at, amount, reference, lines) SELECT 1 + i % 20, '2024-02-01', i, 'r' || i,
+		loyalty.lines(jsonb_build_array(jsonb_build_object('sku', 'S', 'amount', i))) FROM generate_series(1, 200) i;
+	INSERT INTO loyalty.activity (member_id, kind) VALUES (1, 'hello');
+	UPDATE loyalty.purchase SET status = 'void' WHERE reference = 'r7';
+	SELECT loyalty.adjust(2, 7, 'kind', key => 'k');
+	CREATE TABLE orders (id int PRIMARY KEY, who text, total numeric);
+	SELECT loyalty.attach('orders', 'purchase', '{"member": "who", "reference": "id::text", "amount": "total"}', 1);
+	INSERT INTO orders VALUES (1, 'm3', 30);
+});
+my $everything = q{
+	SELECT md5(string_agg(t::text, ',' ORDER BY t::text)) FROM (
+		SELECT to_jsonb(e)::text FROM loyalty.entry e UNION ALL SELECT to_jsonb(a)::text FROM loyalty.account a
+		UNION ALL SELECT to_jsonb(p)::text FROM loyalty.purchase p UNION ALL SELECT to_jsonb(c)::text FROM loyalty.tier_change c
+		UNION ALL SELECT to_jsonb(r)::text FROM loyalty.rule_version r UNION ALL SELECT to_jsonb(m)::text FROM loyalty.member m
+		UNION ALL SELECT to_jsonb(x)::text FROM loyalty.attachment x) t};
+my $before = $node->safe_psql('shop', $everything);
+for my $format ('plain', 'custom')
+{
+	my $file = $node->backup_dir . "/dump.$format";
+	$node->command_ok([ 'pg_dump', "--format=$format", '-f', $file, $node->connstr('shop') ], "pg_dump, $format");
+	$node->safe_psql('postgres', "CREATE DATABASE restored_$format");
+	if ($format eq 'plain')
+	{
+		$node->command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-f', $file, $node->connstr("restored_$format") ], 'psql restores it');
+	}
+	else
+	{
+		$node->command_ok([ 'pg_restore', '-j', '2', '--exit-on-error', '-d', $node->connstr("restored_$format"), $file ], 'pg_restore restores it, in parallel');
+	}
+	is($node->safe_psql("restored_$format", $everything), $before, "everything is there and nothing twice, $format");
+	is($node->safe_psql("restored_$format", 'SELECT * FROM loyalty.check()'), '', "the books are whole, $format");
+	$node->safe_psql("restored_$format", q{
+		SELECT loyalty.enroll(1, 'new');
+		INSERT INTO loyalty.purchase (member_id, amount) SELECT member_id, 5 FROM loyalty.member;
+		INSERT INTO orders VALUES (2, 'new', 11);
+		SELECT loyalty.add_rule(1, 'another', 'purchase', 'bonus', '1');
+		INSERT INTO loyalty.purchase (member_id, amount) SELECT member_id, 5 FROM loyalty.member;
+	});
+	is($node->safe_psql("restored_$format", 'SELECT * FROM loyalty.check()'), '', "and it goes on, sequences included, $format");
+}
+$node->stop;
+done_testing();

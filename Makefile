@@ -50,7 +50,7 @@ loyalty--$(RELEASE).sql: $(SQL) loyalty.control
 # every object depends on every header: the project is small
 $(OBJS): $(wildcard src/*.h) loyalty.control
 
-.PHONY: demo test bench unit lint
+.PHONY: demo test bench unit lint check-ubsan
 demo:
 	@test/demo/run "$(DATA)"
 test:
@@ -61,3 +61,6 @@ unit:
 	@test/run unit
 lint:
 	@test/run lint
+# the regression tests and laws with every undefined behaviour a crash
+check-ubsan:
+	@SANITIZE=1 test/run regress laws isolation

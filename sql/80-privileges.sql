@@ -20,8 +20,8 @@ CREATE FUNCTION loyalty.grant_app(role regrole) RETURNS void
 AS $$
     SELECT loyalty.grant_all(role, ARRAY[
         'USAGE ON SCHEMA loyalty',
-        'INSERT (purchase_id, member_id, occurred_at, store, channel, currency, amount, tax, shipping, discount, paid_with_points, paid_with_gift_card, lines, attributes, status, source, reference) ON loyalty.purchase',
-        'INSERT (activity_id, member_id, occurred_at, kind, value, subject, attributes, status, source, reference) ON loyalty.activity',
+        'INSERT (member_id, occurred_at, store, channel, currency, amount, tax, shipping, discount, paid_with_points, paid_with_gift_card, lines, attributes, status, source, reference) ON loyalty.purchase',
+        'INSERT (member_id, occurred_at, kind, value, subject, attributes, status, source, reference) ON loyalty.activity',
         'SELECT (purchase_id, source, reference) ON loyalty.purchase',
         'SELECT (activity_id, source, reference) ON loyalty.activity',
         'USAGE ON SEQUENCE loyalty.transaction_id_seq',

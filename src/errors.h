@@ -15,7 +15,6 @@
 #define ERRCODE_LY_INVALID_PROGRAM			LY('0', '0', '1')
 #define ERRCODE_LY_UNKNOWN_PROGRAM			LY('0', '0', '2')
 #define ERRCODE_LY_INVALID_TIER				LY('0', '0', '3')
-#define ERRCODE_LY_VERSION_SKEW				LY('0', '0', '4')
 
 /* LY1: the facts of a transaction */
 #define ERRCODE_LY_INVALID_AMOUNT			LY('1', '0', '1')
@@ -47,10 +46,7 @@
 #define ERRCODE_LY_NOTHING_HELD				LY('4', '0', '5')
 
 /* LY5: attached tables */
-#define ERRCODE_LY_INVALID_MAPPING			LY('5', '0', '1')
 #define ERRCODE_LY_MAPPING_FAILED			LY('5', '0', '2')
-#define ERRCODE_LY_NOT_ATTACHED				LY('5', '0', '3')
-#define ERRCODE_LY_ALREADY_ATTACHED			LY('5', '0', '4')
 #define ERRCODE_LY_TRUNCATE_REFUSED			LY('5', '0', '5')
 
 /* LY9: the books themselves */

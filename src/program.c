@@ -304,7 +304,7 @@ load_policies(Program *program)
 				(errcode(ERRCODE_LY_INVALID_PROGRAM),
 				 errmsg("time zone \"%s\" of programme \"%s\" is not known",
 						column_text(0, "time_zone"), program->name)));
-	strlcpy(program->currency, column_text(0, "currency"), sizeof(program->currency));
+	snprintf(program->currency, sizeof(program->currency), "%s", column_text(0, "currency"));
 	program->points_scale = atoi(column_text(0, "points_scale"));
 	program->hold_days = column_int32(0, "hold_days");
 	program->expiry.kind = WORD(0, "expiry", "never", "after", "fixed_day");

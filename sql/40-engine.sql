@@ -22,12 +22,9 @@ CREATE TRIGGER configuration_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCAT
 CREATE FUNCTION loyalty.award() RETURNS trigger
     LANGUAGE C SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
-    SET enable_seqscan = off
-    SET enable_hashjoin = off
-    SET enable_mergejoin = off
     AS 'MODULE_PATHNAME', 'loyalty_award';
 REVOKE ALL ON FUNCTION loyalty.award() FROM PUBLIC;
-COMMENT ON FUNCTION loyalty.award() IS 'Turns purchases and activities into points. Its own statements go by key alone, whatever the statistics say: hence the planner settings';
+COMMENT ON FUNCTION loyalty.award() IS 'Turns purchases and activities into points';
 
 CREATE TRIGGER award_insert AFTER INSERT ON loyalty.purchase
     REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION loyalty.award();

@@ -77,7 +77,7 @@ find_products(Program *program, Event *event)
 		skus[n++] = event->line[i].sku;
 	}
 	if (n > 0)
-		ProgramLoadProducts(program, skus, n, found);
+		ProductFind(program->program_id, skus, n, found);
 	for (int i = 0; i < n; i++)
 		event->line[line[i]].product = found[i];
 	pfree(skus);
@@ -727,7 +727,7 @@ loyalty_award(PG_FUNCTION_ARGS)
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	batch = palloc0(sizeof(Batch));
-	batch->layout = EventLayoutCreate(RelationGetDescr(trigger->tg_relation), kind);
+	batch->layout = EventLayoutOf(RelationGetDescr(trigger->tg_relation), kind);
 	batch->correcting = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event);
 	batch->event = palloc(sizeof(Event *) *
 						  Min(CHUNK_EVENTS, tuplestore_tuple_count(trigger->tg_newtable)));

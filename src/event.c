@@ -13,6 +13,7 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/memutils.h"
 #include "utils/typcache.h"
 
 #include "compat.h"
@@ -75,6 +76,28 @@ find_column(TupleDesc desc, const char *name)
 			return attribute->attnum;
 	}
 	elog(ERROR, "column \"%s\" of a transaction table is missing", name);
+}
+
+/* The layout of a transaction table, from the cache where no relation changed since. */
+EventLayout *
+EventLayoutOf(TupleDesc desc, RuleEvent kind)
+{
+	static EventLayout *cached[RULE_EVENTS];
+	static uint64 generation[RULE_EVENTS];
+
+	if (cached[kind] == NULL || generation[kind] != ProgramRelcacheGeneration())
+	{
+		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+		if (cached[kind] != NULL)
+			pfree(cached[kind]);
+		cached[kind] = NULL;
+		cached[kind] = EventLayoutCreate(desc, kind);
+		generation[kind] = ProgramRelcacheGeneration();
+		MemoryContextSwitchTo(old);
+	}
+	cached[kind]->desc = desc;
+	return cached[kind];
 }
 
 /* Map the columns of a transaction table. */

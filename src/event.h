@@ -12,6 +12,7 @@
 #include "utils/numeric.h"
 #include "utils/timestamp.h"
 
+#include "product.h"
 #include "program.h"
 
 #define MONEY_DIGITS 4			/* money4 counts 1/10000 of a currency unit */
@@ -59,6 +60,7 @@ typedef struct Event
 
 typedef struct EventLayout EventLayout;
 
+extern EventLayout *EventLayoutOf(TupleDesc desc, RuleEvent kind);
 extern EventLayout *EventLayoutCreate(TupleDesc desc, RuleEvent kind);
 extern void EventRead(const EventLayout *layout, TupleTableSlot *slot, Event *event);
 extern void EventReadOrder(const EventLayout *layout, TupleTableSlot *slot, Event *event);

@@ -231,10 +231,37 @@ plan_types(PlanName name, Oid *types)
 	}
 }
 
+/* Tell whether a plan works on many rows at once. */
+static bool
+is_bulk(PlanName name)
+{
+	return name == PLAN_LOCK_MANY || name == PLAN_MEMBERS || name == PLAN_POSTED ||
+		name == PLAN_ENTRY_MANY || name == PLAN_ACCOUNT_MANY || name == PLAN_TIER_MANY;
+}
+
+/*
+ * Make the planner go by key, until AtEOXact_GUC.
+ *
+ * A plan may be made while the tables are still empty and used when they hold
+ * millions of rows; every statement here names the keys that it wants.
+ */
+static int
+plan_by_key(void)
+{
+	static const char *const settings[] = {"enable_seqscan", "enable_hashjoin", "enable_mergejoin"};
+	int			nest = NewGUCNestLevel();
+
+	for (size_t i = 0; i < lengthof(settings); i++)
+		(void) set_config_option(settings[i], "off", PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
+	return nest;
+}
+
 /* Execute a kept plan, preparing it at its first use; named relations are registered by then. */
 static void
 execute(PlanName name, Datum *values, const char *nulls, int expected)
 {
+	int			nest = plans[name] == NULL || is_bulk(name) ? plan_by_key() : 0;
 	int			result;
 
 	if (plans[name] == NULL)
@@ -250,6 +277,8 @@ execute(PlanName name, Datum *values, const char *nulls, int expected)
 		SPI_keepplan(plans[name]);
 	}
 	result = SPI_execute_plan(plans[name], values, nulls, false, 0);
+	if (nest != 0)
+		AtEOXact_GUC(false, nest);
 	if (result != expected)
 		elog(ERROR, "plan %d failed: %s", name, SPI_result_code_string(result));
 }

@@ -118,6 +118,7 @@ typedef struct Program
 } Program;
 
 extern void ProgramInit(void);
+extern uint64 ProgramGeneration(void);
 extern uint64 ProgramRelcacheGeneration(void);
 extern Program *ProgramPin(int32 program_id);
 extern void ProgramUnpin(Program *program);
@@ -134,20 +135,5 @@ extern Numeric ProgramRate(const Program *program, const char *currency, int32 d
 extern void ProgramCheckRule(const char *name, const char *event, const char *kind,
 							 const char *points, const char *condition);
 extern const char *ProgramConstant(const char *condition, const char *event);
-
-/* An article as rules know it */
-typedef struct Product
-{
-	bool		known;
-	bool		excluded;
-	bool		own_brand;
-	Datum		sku;
-	Datum		category;		/* 0: null, and likewise below */
-	Datum		brand;
-	Datum		margin;
-	Datum		partner;
-} Product;
-
-extern void ProgramLoadProducts(Program *program, Datum *skus, int n, const Product **found);
 
 #endif							/* LOYALTY_PROGRAM_H */

@@ -163,6 +163,9 @@ CREATE FUNCTION loyalty.retire_rule(program_id integer, name text, from_at times
 AS $$
 #variable_conflict use_variable
 BEGIN
+    IF from_at IS NULL THEN
+        RAISE EXCEPTION 'rule "%" needs an instant to be retired from', name USING ERRCODE = 'LY201';
+    END IF;
     UPDATE loyalty.rule_version v SET retired_from = from_at, retired_at = now(), reason = reason
         FROM loyalty.rule r
         WHERE r.rule_id = v.rule_id AND r.program_id = program_id AND r.name = name AND v.retired_at IS NULL;
@@ -185,12 +188,25 @@ AS $$
 #variable_conflict use_variable
 DECLARE
     old loyalty.rule_version;
+    taken timestamptz;
+    new_until timestamptz;
 BEGIN
     SELECT v.* INTO old FROM loyalty.rule_version v JOIN loyalty.rule r USING (rule_id)
         WHERE r.program_id = program_id AND r.name = name ORDER BY v.version DESC LIMIT 1 FOR UPDATE OF r;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'programme % has no rule "%"', program_id, name
             USING ERRCODE = 'LY205', HINT = 'loyalty.add_rule makes one.';
+    END IF;
+    -- a retirement is never moved, so an earlier start would let two versions fire on one event
+    SELECT max(v.retired_from) INTO taken FROM loyalty.rule_version v
+        WHERE v.rule_id = old.rule_id AND v.retired_from > v.active_from AND v.active_until > from_at;
+    new_until := coalesce(active_until, old.active_until);
+    IF from_at IS NULL OR taken > from_at OR from_at >= new_until THEN
+        RAISE EXCEPTION 'a new version of rule "%" cannot start at %', name, coalesce(from_at::text, 'NULL')
+            USING ERRCODE = 'LY201',
+                  DETAIL = CASE WHEN taken > from_at THEN format('An earlier version applies until %s.', taken)
+                                ELSE format('It would end at %s.', new_until) END,
+                  HINT = 'Give from_at where the earlier version ends or later, and an active_until behind it.';
     END IF;
     PERFORM loyalty.check_rule(name, coalesce(event, old.event), coalesce(kind, old.kind),
                                coalesce(points, old.points), coalesce(condition, old.condition));
@@ -201,7 +217,7 @@ BEGIN
         VALUES (old.rule_id, old.version + 1, coalesce(event, old.event), coalesce(kind, old.kind),
             coalesce(points, old.points), coalesce(condition, old.condition),
             coalesce(priority, old.priority), coalesce(exclusive_group, old.exclusive_group), from_at,
-            coalesce(active_until, old.active_until), coalesce(description, old.description), now());
+            new_until, coalesce(description, old.description), now());
     RETURN old.version + 1;
 END
 $$;
@@ -221,13 +237,17 @@ AS $$
 DECLARE
     part text;
     m text[];
+    days text[];
     said text[] := '{}';
+    parts text[] := regexp_split_to_array(condition, '\s+and\s+', 'i');
 BEGIN
     IF condition IS NULL THEN RETURN ''; END IF;
-    IF condition ~* '\mor\M|\mnot\M|\mcase\M|\mbetween\M' THEN
+    -- words inside a literal are no operators; a literal that the split cut has an odd number of quotes
+    IF regexp_replace(condition, '''[^'']*''', '', 'g') ~* '\mor\M|\mnot\M|\mcase\M|\mbetween\M'
+       OR EXISTS (SELECT FROM unnest(parts) x WHERE mod(length(x) - length(replace(x, '''', '')), 2) = 1) THEN
         RETURN ' when ' || condition;
     END IF;
-    FOREACH part IN ARRAY regexp_split_to_array(condition, '\s+and\s+', 'i') LOOP
+    FOREACH part IN ARRAY parts LOOP
         part := btrim(part);
         m := regexp_match(part, '^(?:product|line|purchase|member)\.(category|brand|sku|store|channel|tier)\s*=\s*''([^'']*)''$');
         IF m IS NOT NULL THEN
@@ -257,8 +277,9 @@ BEGIN
         END IF;
         m := regexp_match(part, '^(?:purchase|activity)\.weekday\s+in\s*\(([1-7, ]+)\)$', 'i');
         IF m IS NOT NULL THEN
-            said := said || ('on ' || (SELECT string_agg((ARRAY['Mondays','Tuesdays','Wednesdays','Thursdays','Fridays','Saturdays','Sundays'])[d::int], ', ' ORDER BY d::int)
-                                       FROM unnest(string_to_array(replace(m[1], ' ', ''), ',')) d));
+            days := ARRAY(SELECT (ARRAY['Mondays','Tuesdays','Wednesdays','Thursdays','Fridays','Saturdays','Sundays'])[d::int]
+                          FROM unnest(string_to_array(replace(m[1], ' ', ''), ',')) d ORDER BY d::int);
+            said := said || ('on ' || concat_ws(' and ', nullif(array_to_string(days[:cardinality(days) - 1], ', '), ''), days[cardinality(days)]));
             CONTINUE;
         END IF;
         m := regexp_match(part, '^activity\.kind\s*=\s*''([^'']*)''$');
@@ -349,6 +370,9 @@ AS $$
     UNION ALL
     SELECT r.name, 'notice', 'It gives nothing.', 'Its points are 0.'
         FROM r WHERE r.kind <> 'multiply' AND r.points ~ '^0(\.0+)?$'
+    UNION ALL
+    SELECT r.name, 'error', 'It gives a negative number.', 'An award with it is refused; take points with loyalty.adjust.'
+        FROM r WHERE r.points ~ '^-\s*[0-9.]*[1-9]'  AND r.points ~ '^-\s*[0-9]+(\.[0-9]+)?$'
     UNION ALL
     SELECT n.name, 'warning', format('No %s is called "%s".', n.column_name, n.value), 'Correct the name, or add it first.'
         FROM named n

@@ -110,34 +110,36 @@ CREATE FUNCTION loyalty.statement(member_id bigint, from_at timestamptz DEFAULT 
     RETURNS TABLE (seq bigint, occurred_at timestamptz, kind text, points bigint, balance_after bigint,
                    source_id bigint, description text, available_from date, expires_on date)
     LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
     m loyalty.member := loyalty.require_member(statement.member_id);
     running bigint := (SELECT loyalty.total(a.lots) FROM loyalty.account a WHERE a.account_id = m.member_id);
-    e record;
+    e loyalty.entry;
+    p record;
     shown integer := 0;
 BEGIN
     IF max_rows IS NULL OR max_rows < 0 THEN
         RAISE EXCEPTION 'max_rows must be a number that is not negative' USING ERRCODE = '22023';
     END IF;
     FOR e IN
-        SELECT n.*, p.amount, coalesce(p.currency, g.currency) AS currency, p.reference, v.kind AS activity
-        FROM loyalty.entry n
-             JOIN loyalty.program g ON g.program_id = m.program_id
-             LEFT JOIN loyalty.purchase p ON p.purchase_id = n.source_id
-             LEFT JOIN loyalty.activity v ON v.activity_id = n.source_id
-        WHERE n.account_id = m.member_id ORDER BY n.seq DESC
+        SELECT n.* FROM loyalty.entry n WHERE n.account_id = m.member_id ORDER BY n.seq DESC
     LOOP
         EXIT WHEN shown >= max_rows;
         IF (until_at IS NULL OR e.occurred_at < until_at) AND (from_at IS NULL OR e.occurred_at >= from_at) THEN
             shown := shown + 1;
+            SELECT q.amount, coalesce(q.currency, g.currency) AS currency, q.reference, v.kind AS activity INTO p
+                FROM loyalty.program g
+                     LEFT JOIN loyalty.purchase q ON q.purchase_id = e.source_id
+                     LEFT JOIN loyalty.activity v ON v.activity_id = e.source_id
+                WHERE g.program_id = m.program_id;
             seq := e.seq; occurred_at := e.occurred_at; kind := e.kind; points := e.points;
             balance_after := running; source_id := e.source_id;
             description := CASE
-                WHEN e.kind = 'earn' AND e.amount IS NOT NULL THEN format('Purchase %s of %s %s', coalesce(e.reference, e.source_id::text), trim_scale(e.amount), e.currency)
-                WHEN e.kind = 'earn' THEN 'Activity ' || e.activity
-                WHEN e.kind = 'correct' THEN 'Correction of ' || coalesce('purchase ' || coalesce(e.reference, e.source_id::text), 'activity')
+                WHEN e.kind = 'earn' AND p.amount IS NOT NULL THEN format('Purchase %s of %s %s', coalesce(p.reference, e.source_id::text), trim_scale(p.amount), p.currency)
+                WHEN e.kind = 'earn' THEN 'Activity ' || p.activity
+                WHEN e.kind = 'correct' THEN 'Correction of ' || coalesce('purchase ' || coalesce(p.reference, e.source_id::text), 'activity')
                 WHEN e.kind = 'expire' THEN 'Expired'
                 ELSE coalesce(e.reason, e.kind) END;
             SELECT u.available_from, u.expires_on INTO available_from, expires_on
@@ -148,7 +150,7 @@ BEGIN
     END LOOP;
 END
 $$;
-COMMENT ON FUNCTION loyalty.statement(bigint, timestamptz, timestamptz, integer) IS 'The entries of a member, newest first, with the balance of the books after each';
+COMMENT ON FUNCTION loyalty.statement(bigint, timestamptz, timestamptz, integer) IS 'The entries of a member, newest first, with the balance of the books after each. Walks the key backwards and stops at max_rows, whatever the statistics say: hence the planner settings';
 REVOKE ALL ON FUNCTION loyalty.statement(bigint, timestamptz, timestamptz, integer) FROM PUBLIC;
 
 CREATE FUNCTION loyalty.quote(member_id bigint, amount numeric, lines loyalty.line[] DEFAULT NULL,

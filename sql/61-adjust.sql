@@ -3,18 +3,27 @@
  */
 
 CREATE FUNCTION loyalty.posted_before(account_id bigint, key text, kind text, points bigint,
-        occurred_at timestamptz, reason text) RETURNS bigint
-    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+        occurred_at timestamptz, reason text, tally loyalty.tally, expires_on date) RETURNS bigint
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_variable
 DECLARE
     e loyalty.entry;
+    clamp boolean;
 BEGIN
+    PERFORM FROM loyalty.account a WHERE a.account_id = account_id FOR NO KEY UPDATE;
     IF key IS NULL THEN RETURN NULL; END IF;
     SELECT * INTO e FROM loyalty.entry q WHERE q.account_id = account_id AND q.key = key;
     IF NOT FOUND THEN RETURN NULL; END IF;
-    IF e.kind <> kind OR e.points <> points OR e.reason IS DISTINCT FROM reason
-       OR (occurred_at IS NOT NULL AND e.occurred_at <> occurred_at) THEN
+    -- under clamp the entry holds what there was to take, which may be less than what was asked
+    clamp := points < 0 AND e.points BETWEEN points AND 0 AND EXISTS
+        (SELECT FROM loyalty.account a JOIN loyalty.program p USING (program_id)
+         WHERE a.account_id = account_id AND p.negative = 'clamp');
+    IF e.kind <> kind OR (e.points <> points AND NOT clamp) OR e.reason IS DISTINCT FROM reason
+       OR (occurred_at IS NOT NULL AND e.occurred_at <> occurred_at)
+       OR e.tally OPERATOR(loyalty.<>) tally
+       OR EXISTS (SELECT FROM loyalty.unnest(e.lots) u
+                  WHERE points > 0 AND isfinite(u.available_from) AND u.expires_on <> expires_on) THEN
         RAISE EXCEPTION 'key "%" of member % was used for something else', key, account_id
             USING ERRCODE = 'LY404',
                   DETAIL = format('Entry %s is %s %s (%s); this call is %s %s (%s).', e.seq, e.kind, e.points, e.reason, kind, points, reason),
@@ -23,8 +32,8 @@ BEGIN
     RETURN e.seq;
 END
 $$;
-COMMENT ON FUNCTION loyalty.posted_before(bigint, text, text, bigint, timestamptz, text) IS 'The entry that a key already made, NULL where it made none; LY404 where it made another';
-REVOKE ALL ON FUNCTION loyalty.posted_before(bigint, text, text, bigint, timestamptz, text) FROM PUBLIC;
+COMMENT ON FUNCTION loyalty.posted_before(bigint, text, text, bigint, timestamptz, text, loyalty.tally, date) IS 'Locks the account; the entry that a key already made, NULL where it made none; LY404 where it made another';
+REVOKE ALL ON FUNCTION loyalty.posted_before(bigint, text, text, bigint, timestamptz, text, loyalty.tally, date) FROM PUBLIC;
 
 CREATE FUNCTION loyalty.check_points(points bigint, reason text, occurred_at timestamptz) RETURNS void
     LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp
@@ -59,6 +68,12 @@ DECLARE
     l loyalty.lots;
 BEGIN
     PERFORM loyalty.check_points(points, reason, at);
+    -- the account is locked here: no other session is between this look and the posting
+    first := loyalty.posted_before(member_id, key, 'adjust', points, occurred_at, reason, '{}', expires_on);
+    IF first IS NOT NULL THEN
+        RETURN first;
+    END IF;
+    m := loyalty.require_member(member_id);
     IF m.status = 'closed' THEN
         RAISE EXCEPTION 'member % is closed', member_id USING ERRCODE = 'LY302';
     END IF;
@@ -70,11 +85,6 @@ BEGIN
         l := loyalty.earn_lots(member_id, day, coalesce(expires_on, loyalty.expires_on(m.program_id, day)), points);
     ELSE
         l := loyalty.take_lots(member_id, -points, loyalty.local_day(m.program_id, now()));
-    END IF;
-    -- the account is locked: no other session is between this look and the posting
-    first := loyalty.posted_before(member_id, key, 'adjust', points, occurred_at, reason);
-    IF first IS NOT NULL THEN
-        RETURN first;
     END IF;
     RETURN loyalty.post(member_id, 'adjust', l, '{}', at, reason, key);
 END
@@ -94,18 +104,19 @@ DECLARE
     first bigint;
     day date;
     l loyalty.lots;
+    t loyalty.tally := loyalty.tally(NULL, spend, points, visits);
 BEGIN
     PERFORM loyalty.check_points(points, reason, at);
     IF points < 0 OR spend < 0 OR visits < 0 OR key IS NULL THEN
         RAISE EXCEPTION 'an opening balance is not negative and has a key' USING ERRCODE = 'LY403';
     END IF;
-    day := coalesce(available_from, loyalty.local_day(m.program_id, at));
-    l := loyalty.earn_lots(member_id, day, coalesce(expires_on, loyalty.expires_on(m.program_id, day)), points);
-    first := loyalty.posted_before(member_id, key, 'open', points, occurred_at, reason);
+    first := loyalty.posted_before(member_id, key, 'open', points, occurred_at, reason, t, expires_on);
     IF first IS NOT NULL THEN
         RETURN first;
     END IF;
-    RETURN loyalty.post(member_id, 'open', l, loyalty.tally(NULL, spend, points, visits), at, reason, key);
+    day := coalesce(available_from, loyalty.local_day(m.program_id, at));
+    l := loyalty.earn_lots(member_id, day, coalesce(expires_on, loyalty.expires_on(m.program_id, day)), points);
+    RETURN loyalty.post(member_id, 'open', l, t, at, reason, key);
 END
 $$;
 COMMENT ON FUNCTION loyalty.open_balance(bigint, bigint, text, text, timestamptz, date, numeric, bigint, date) IS 'Brings in what a member had in another system: points with their days, lifetime spend and visits. Once per key';
@@ -128,17 +139,17 @@ BEGIN
         RAISE EXCEPTION 'an imported entry needs the key that it had' USING ERRCODE = 'LY403',
             HINT = 'The key makes a second import of the same file harmless.';
     END IF;
+    t := loyalty.tally(loyalty.local_day(m.program_id, occurred_at), spend, greatest(points, 0), visits);
+    first := loyalty.posted_before(member_id, key, 'import', points, occurred_at, reason, t, expires_on);
+    IF first IS NOT NULL THEN
+        RETURN first;
+    END IF;
     day := coalesce(available_from, loyalty.local_day(m.program_id, occurred_at));
     IF points > 0 THEN
         l := loyalty.earn_lots(member_id, day, coalesce(expires_on, loyalty.expires_on(m.program_id, day)), points);
     ELSE
         l := loyalty.take_lots(member_id, -points, day);
     END IF;
-    first := loyalty.posted_before(member_id, key, 'import', points, occurred_at, reason);
-    IF first IS NOT NULL THEN
-        RETURN first;
-    END IF;
-    t := loyalty.tally(loyalty.local_day(m.program_id, occurred_at), spend, greatest(points, 0), visits);
     RETURN loyalty.post(member_id, 'import', l, t, occurred_at, reason, key);
 END
 $$;

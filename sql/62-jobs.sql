@@ -3,6 +3,26 @@
  * No balance depends on them.
  */
 
+CREATE FUNCTION loyalty.job_day(as_of date, time_zone text, batch integer) RETURNS date
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    today date := (now() AT TIME ZONE time_zone)::date;
+BEGIN
+    IF batch IS NULL OR batch < 1 THEN
+        RAISE EXCEPTION 'batch must be at least 1' USING ERRCODE = '22023';
+    END IF;
+    IF as_of > today THEN
+        RAISE EXCEPTION 'jobs cannot run as of %, which is still to come', as_of
+            USING ERRCODE = 'LY102', DETAIL = format('Today is %s in %s.', today, time_zone),
+                  HINT = 'What they write is never taken back; loyalty.balance shows any future day without writing.';
+    END IF;
+    RETURN coalesce(as_of, today);
+END
+$$;
+COMMENT ON FUNCTION loyalty.job_day(date, text, integer) IS 'The day of a job in a programme''s zone; refuses days to come, on which points and tiers are still good';
+REVOKE ALL ON FUNCTION loyalty.job_day(date, text, integer) FROM PUBLIC;
+
 CREATE PROCEDURE loyalty.close_expired(as_of date DEFAULT NULL, batch integer DEFAULT 1000)
     LANGUAGE plpgsql
 AS $$
@@ -15,7 +35,7 @@ DECLARE
     program record;
 BEGIN
     FOR program IN SELECT p.program_id, p.time_zone FROM loyalty.program p ORDER BY 1 LOOP
-        day := coalesce(as_of, (pg_catalog.now() AT TIME ZONE program.time_zone)::date);
+        day := loyalty.job_day(as_of, program.time_zone, batch);
         last := 0;
         LOOP
             SELECT pg_catalog.array_agg(x.account_id ORDER BY x.account_id), pg_catalog.max(x.account_id) INTO ids, last
@@ -43,16 +63,22 @@ DECLARE
     last bigint := 0;
     ids bigint[];
     changed bigint := 0;
-    day date := coalesce(as_of, pg_catalog.now()::date);
+    day date;
+    program record;
 BEGIN
-    LOOP
-        SELECT pg_catalog.array_agg(x.account_id ORDER BY x.account_id), pg_catalog.max(x.account_id) INTO ids, last
-            FROM (SELECT a.account_id FROM loyalty.account a
-                  WHERE a.account_id > last AND a.tier_id IS NOT NULL AND a.tier_until < day
-                  ORDER BY a.account_id LIMIT batch) x;
-        EXIT WHEN ids IS NULL;
-        changed := changed + loyalty.post_review(ids, day);
-        COMMIT;
+    FOR program IN SELECT p.program_id, p.time_zone FROM loyalty.program p ORDER BY 1 LOOP
+        day := loyalty.job_day(as_of, program.time_zone, batch);
+        last := 0;
+        LOOP
+            SELECT pg_catalog.array_agg(x.account_id ORDER BY x.account_id), pg_catalog.max(x.account_id) INTO ids, last
+                FROM (SELECT a.account_id FROM loyalty.account a
+                      WHERE a.account_id > last AND a.program_id = program.program_id
+                            AND a.tier_id IS NOT NULL AND a.tier_until < day
+                      ORDER BY a.account_id LIMIT batch) x;
+            EXIT WHEN ids IS NULL;
+            changed := changed + loyalty.post_review(ids, day);
+            COMMIT;
+        END LOOP;
     END LOOP;
     RAISE NOTICE 'review_tiers: reviewed the tiers of % accounts', changed;
 END

@@ -62,6 +62,15 @@ AS $$
     SELECT 'every account has a member', a.account_id, NULL
         FROM loyalty.account a WHERE NOT EXISTS (SELECT FROM loyalty.member m WHERE m.member_id = a.account_id)
     UNION ALL
+    SELECT 'a held award is in the ledger once it is released, and not before', h.account_id,
+           format('source %s, %s', h.source_id, CASE WHEN h.released_at IS NULL THEN 'held' ELSE 'released' END)
+        FROM loyalty.held_award h
+            LEFT JOIN loyalty.purchase p ON p.purchase_id = h.source_id
+        WHERE CASE WHEN h.released_at IS NULL
+                   THEN EXISTS (SELECT FROM e WHERE e.source_id = h.source_id)
+                   ELSE p.purchase_id IS NOT NULL AND p.status = 'completed'
+                        AND p.member_id IS NOT NULL AND NOT EXISTS (SELECT FROM e WHERE e.source_id = h.source_id) END
+    UNION ALL
     SELECT 'a source is awarded once', e.account_id, format('source %s: %s entries', e.source_id, count(*))
         FROM e WHERE e.kind = 'earn' GROUP BY e.account_id, e.source_id HAVING count(*) > 1
     UNION ALL
@@ -99,11 +108,11 @@ AS $$
                         AND n.seq > (SELECT coalesce(max(o.seq), 0) FROM loyalty.entry o WHERE o.account_id = a.account_id AND o.kind IN ('open', 'import', 'adjust')))
     UNION ALL
     SELECT 'the engine''s triggers stand and are enabled', NULL, w.relation || '.' || w.trigger
-        FROM (VALUES ('purchase', 'award_insert'), ('purchase', 'award_update'), ('purchase', 'refuse_change'),
-                     ('activity', 'award_insert'), ('activity', 'award_update'), ('activity', 'refuse_change'),
-                     ('entry', 'refuse_change'), ('tier_change', 'refuse_change'), ('account', 'refuse_change'),
-                     ('member', 'open_accounts'), ('member', 'follow_member'), ('member', 'keep_member'), ('rule_version', 'keep_version'),
-                     ('program', 'configuration_changed'), ('tier', 'configuration_changed'),
+        FROM (VALUES ('purchase', 'award_insert'), ('purchase', 'award_update'), ('purchase', 'refuse_change'), ('purchase', 'refuse_key_change'),
+                     ('activity', 'award_insert'), ('activity', 'award_update'), ('activity', 'refuse_change'), ('activity', 'refuse_key_change'),
+                     ('entry', 'refuse_change'), ('tier_change', 'refuse_change'), ('account', 'refuse_change'), ('held_award', 'refuse_change'),
+                     ('member', 'open_accounts'), ('member', 'follow_member'), ('member', 'keep_member'), ('member', 'keep_member_key'), ('rule_version', 'keep_version'),
+                     ('attachment', 'configuration_changed'), ('program', 'configuration_changed'), ('tier', 'configuration_changed'),
                      ('product', 'configuration_changed'), ('rule', 'configuration_changed'),
                      ('rule_version', 'configuration_changed')) AS w (relation, trigger)
         WHERE NOT EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = ('loyalty.' || w.relation)::regclass

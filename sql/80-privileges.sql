@@ -7,6 +7,9 @@ AS $$
 DECLARE
     statement text;
 BEGIN
+    IF NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = role) THEN
+        RAISE EXCEPTION 'role % does not exist', coalesce(role::text, 'NULL') USING ERRCODE = '42704';
+    END IF;
     FOREACH statement IN ARRAY statements LOOP
         EXECUTE format('GRANT %s TO %s', statement, role);
     END LOOP;

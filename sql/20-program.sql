@@ -12,7 +12,7 @@ CREATE TABLE loyalty.program (
     currency            text NOT NULL CHECK (currency ~ '^[A-Z]{3}$'),
     points_name         text NOT NULL DEFAULT 'points',
     points_scale        smallint NOT NULL DEFAULT 0 CHECK (points_scale BETWEEN 0 AND 4),
-    point_value         numeric CHECK (point_value >= 0),
+    point_value         numeric CHECK (point_value >= 0 AND point_value < 1e9),
     hold_days           integer NOT NULL DEFAULT 0 CHECK (hold_days BETWEEN 0 AND 3650),
     expiry              text NOT NULL DEFAULT 'after' CHECK (expiry IN ('never', 'after', 'fixed_day')),
     expiry_months       integer NOT NULL DEFAULT 12 CHECK (expiry_months BETWEEN 0 AND 1200),

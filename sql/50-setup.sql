@@ -226,10 +226,10 @@ REVOKE ALL ON FUNCTION loyalty.replace_rule FROM PUBLIC;
 
 CREATE VIEW loyalty.rule_current AS
     SELECT r.program_id, r.name, v.version, v.event, v.kind, v.points, v.condition, v.priority,
-           v.exclusive_group, v.active_from, v.active_until, v.description, v.rule_version_id
+           v.exclusive_group, v.active_from, least(v.active_until, v.retired_from) AS active_until, v.description, v.rule_version_id
     FROM loyalty.rule r JOIN loyalty.rule_version v USING (rule_id)
-    WHERE v.retired_at IS NULL;
-COMMENT ON VIEW loyalty.rule_current IS 'Rules that are not retired';
+    WHERE v.retired_at IS NULL OR v.retired_from > now();
+COMMENT ON VIEW loyalty.rule_current IS 'Rule versions that still fire or will; active_until takes a retirement to come into account';
 
 CREATE FUNCTION loyalty.describe_condition(condition text, currency text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp
@@ -308,7 +308,7 @@ DECLARE
 BEGIN
     SELECT * INTO p FROM loyalty.program q WHERE q.program_id = program_id;
     SELECT * INTO v FROM loyalty.rule_current r WHERE r.program_id = program_id AND r.name = name
-        ORDER BY r.version DESC LIMIT 1;
+        ORDER BY r.active_from <= now() AND now() < r.active_until DESC, r.version DESC LIMIT 1;
     IF v IS NULL THEN
         RAISE EXCEPTION 'programme % has no active rule "%"', program_id, name USING ERRCODE = 'LY205';
     END IF;
@@ -454,6 +454,10 @@ BEGIN
         SELECT m.member_id INTO id FROM loyalty.member m WHERE m.program_id = program_id AND m.external_id = external_id;
     END IF;
     RETURN id;
+EXCEPTION WHEN check_violation OR not_null_violation THEN
+    -- the row itself is not for an error message or a log
+    RAISE EXCEPTION 'member is not valid'
+        USING ERRCODE = 'LY304', HINT = 'external_id is not empty, joined_at is finite, a birthday lies between 1850 and 2200.';
 END
 $$;
 COMMENT ON FUNCTION loyalty.enroll IS 'Makes a member, or finds the one with that external id; returns member_id';
@@ -465,6 +469,9 @@ AS $$
 #variable_conflict use_variable
 BEGIN
     PERFORM FROM loyalty.account a WHERE a.account_id = member_id FOR NO KEY UPDATE;
+    IF status IS NULL OR status NOT IN ('active', 'frozen', 'closed') THEN
+        RAISE EXCEPTION '"%" is not a status of a member', status USING ERRCODE = 'LY304', HINT = 'A member is active, frozen or closed.';
+    END IF;
     UPDATE loyalty.member m SET status = status WHERE m.member_id = member_id;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'member % does not exist', member_id USING ERRCODE = 'LY301', HINT = 'loyalty.enroll makes a member.';

@@ -185,7 +185,7 @@ BEGIN
     p.source := source;
     RETURN QUERY
         SELECT q.points, q.available_from, q.expires_on, q.tier, q.tier_after,
-               (SELECT coalesce(jsonb_agg(jsonb_build_object('rule', coalesce(u.name, 'tier ' || t.name), 'points', r.points)), '[]')
+               (SELECT coalesce(jsonb_agg(jsonb_build_object('rule', coalesce(u.name, 'tier ' || t.name), 'points', r.points) ORDER BY r.rule_version_id NULLS LAST), '[]')
                 FROM loyalty.breakdown_rules(q.breakdown) r
                      LEFT JOIN loyalty.rule_version v ON v.rule_version_id = r.rule_version_id
                      LEFT JOIN loyalty.rule u ON u.rule_id = v.rule_id

@@ -38,6 +38,8 @@
 #define ERRCODE_LY_MEMBER_CLOSED			LY('3', '0', '2')
 #define ERRCODE_LY_MEMBER_KEPT				LY('3', '0', '3')
 
+/* LY304, a member that is not valid, is raised in SQL */
+
 /* LY4: points */
 #define ERRCODE_LY_INSUFFICIENT_POINTS		LY('4', '0', '1')
 #define ERRCODE_LY_REASON_REQUIRED			LY('4', '0', '2')

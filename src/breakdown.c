@@ -193,7 +193,8 @@ BreakdownSubtract(Breakdown *from, const Breakdown *what)
 	{
 		int64	   *line = palloc0(sizeof(int64) * what->nlines);
 
-		memcpy(line, from->line, sizeof(int64) * from->nlines);
+		if (from->nlines > 0)
+			memcpy(line, from->line, sizeof(int64) * from->nlines);
 		from->line = line;
 		from->nlines = what->nlines;
 	}

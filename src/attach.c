@@ -76,6 +76,8 @@ typedef struct Attachment
 	AttrNumber	key;			/* of the lines: the column that names the header */
 	TupleTableSlot *slot;
 	ExprContext *econtext;
+	int			pins;			/* statements that use it now */
+	bool		forgotten;		/* not in the cache any more */
 } Attachment;
 
 static Attachment *attachments[32];
@@ -198,21 +200,38 @@ load_attachment(Oid relid, uint64 generation)
 	return attachment;
 }
 
-/* Forget a cached attachment. */
+/* Free an attachment that nobody uses. */
+static void
+free_attachment(Attachment *attachment)
+{
+	if (attachment->econtext != NULL)
+		FreeExprContext(attachment->econtext, true);
+	MemoryContextDelete(attachment->context);
+}
+
+/* Forget a cached attachment; one in use is freed when it is unpinned. */
 static void
 forget_attachment(int position)
 {
-	MemoryContext context = attachments[position]->context;
+	Attachment *attachment = attachments[position];
 
-	if (attachments[position]->econtext != NULL)
-		FreeExprContext(attachments[position]->econtext, true);
 	attachments[position] = attachments[--nattachments];
-	MemoryContextDelete(context);
+	attachment->forgotten = true;
+	if (attachment->pins == 0)
+		free_attachment(attachment);
 }
 
-/* The attachment of a relation, from the cache where nothing changed since. */
+/* Let go of an attachment. */
+static void
+unpin_attachment(Attachment *attachment)
+{
+	if (--attachment->pins == 0 && attachment->forgotten)
+		free_attachment(attachment);
+}
+
+/* The attachment of a relation, from the cache where nothing changed since; pinned. */
 static Attachment *
-find_attachment(Oid relid)
+pin_attachment(Oid relid)
 {
 	uint64		generation = ProgramRelcacheGeneration();
 	Attachment *attachment;
@@ -222,7 +241,10 @@ find_attachment(Oid relid)
 		if (attachments[i]->relid != relid)
 			continue;
 		if (attachments[i]->generation == generation)
+		{
+			attachments[i]->pins++;
 			return attachments[i];
+		}
 		forget_attachment(i);
 		break;
 	}
@@ -232,6 +254,7 @@ find_attachment(Oid relid)
 	if (nattachments == lengthof(attachments))
 		forget_attachment(0);
 	attachments[nattachments++] = attachment;
+	attachment->pins++;
 	return attachment;
 }
 
@@ -552,7 +575,7 @@ collect_keys(const Attachment *attachment, Tuplestorestate *rows, TupleDesc desc
 
 /* Receive anew the headers whose lines changed. */
 static void
-receive_headers(const Attachment *lines, ArrayBuildState *keys)
+receive_headers(const Attachment *lines, ArrayBuildState *keys, Attachment **pinned)
 {
 	Oid			type = TEXTARRAYOID;
 	Datum		value = makeArrayResult(keys, CurrentMemoryContext);
@@ -577,9 +600,10 @@ receive_headers(const Attachment *lines, ArrayBuildState *keys)
 
 		if (header == NULL)
 		{
-			header = find_attachment(get_typ_typrelid(HeapTupleHeaderGetTypeId(row)));
+			header = pin_attachment(get_typ_typrelid(HeapTupleHeaderGetTypeId(row)));
 			if (header == NULL)
 				elog(ERROR, "the header of table %s is not attached", lines->label);
+			*pinned = header;
 			desc = mapped_desc(header);
 			mapped = tuplestore_begin_heap(false, false, work_mem);
 		}
@@ -617,6 +641,29 @@ receive_rows(Attachment *attachment, TriggerData *trigger)
 	tuplestore_end(mapped);
 }
 
+/* Receive anew the headers of the lines that a statement touched. */
+static void
+receive_lines(Attachment *attachment, TriggerData *trigger)
+{
+	TupleDesc	desc = RelationGetDescr(trigger->tg_relation);
+	ArrayBuildState *keys = collect_keys(attachment, trigger->tg_newtable, desc, NULL);
+	Attachment *volatile header = NULL;
+
+	keys = collect_keys(attachment, trigger->tg_oldtable, desc, keys);
+	if (keys == NULL)
+		return;
+	PG_TRY();
+	{
+		receive_headers(attachment, keys, (Attachment **) &header);
+	}
+	PG_FINALLY();
+	{
+		if (header != NULL)
+			unpin_attachment(header);
+	}
+	PG_END_TRY();
+}
+
 PG_FUNCTION_INFO_V1(loyalty_receive);
 
 /* Statement trigger on attached tables and on their tables of lines. */
@@ -637,7 +684,7 @@ loyalty_receive(PG_FUNCTION_ARGS)
 						RelationGetRelationName(trigger->tg_relation)),
 				 errhint("DELETE takes back what its rows earned; loyalty.detach lets go of the table.")));
 	SPI_connect();
-	attachment = find_attachment(RelationGetRelid(trigger->tg_relation));
+	attachment = pin_attachment(RelationGetRelid(trigger->tg_relation));
 	if (attachment == NULL || !TRIGGER_FIRED_AFTER(trigger->tg_event) ||
 		!TRIGGER_FIRED_FOR_STATEMENT(trigger->tg_event))
 		ereport(ERROR,
@@ -645,17 +692,18 @@ loyalty_receive(PG_FUNCTION_ARGS)
 				 errmsg("table \"%s\" is not attached to loyalty",
 						RelationGetRelationName(trigger->tg_relation)),
 				 errhint("loyalty.attach attaches a table.")));
-	if (attachment->is_lines)
+	PG_TRY();
 	{
-		TupleDesc	desc = RelationGetDescr(trigger->tg_relation);
-		ArrayBuildState *keys = collect_keys(attachment, trigger->tg_newtable, desc, NULL);
-
-		keys = collect_keys(attachment, trigger->tg_oldtable, desc, keys);
-		if (keys != NULL)
-			receive_headers(attachment, keys);
+		if (attachment->is_lines)
+			receive_lines(attachment, trigger);
+		else
+			receive_rows(attachment, trigger);
 	}
-	else
-		receive_rows(attachment, trigger);
+	PG_FINALLY();
+	{
+		unpin_attachment(attachment);
+	}
+	PG_END_TRY();
 	SPI_finish();
 	return PointerGetDatum(NULL);
 }

@@ -52,6 +52,8 @@ typedef struct RuleBucket
 
 static Program *programs[64];	/* newest snapshot of each programme seen */
 static int	nprograms = 0;
+static Program *orphans[64];	/* dropped from the cache while somebody used them */
+static int	norphans = 0;
 static Oid	watched[8];			/* the configuration tables */
 static int	nwatched = 0;
 static uint64 generation = 0;	/* of the configuration */
@@ -87,11 +89,24 @@ ProgramRelcacheGeneration(void)
 	return relcache_generation;
 }
 
-/* Register the one callback of this library. */
+/* At the end of a transaction nobody uses a snapshot any more, also after an error. */
+static void
+on_transaction_end(XactEvent event, void *arg)
+{
+	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE)
+		return;
+	for (int i = 0; i < nprograms; i++)
+		programs[i]->pins = 0;
+	while (norphans > 0)
+		ProgramFree(orphans[--norphans]);
+}
+
+/* Register the callbacks of this library. */
 void
 ProgramInit(void)
 {
 	CacheRegisterRelcacheCallback(on_relcache_change, (Datum) 0);
+	RegisterXactCallback(on_transaction_end, NULL);
 }
 
 PG_FUNCTION_INFO_V1(loyalty_configuration_changed);
@@ -759,7 +774,7 @@ load_published(int32 program_id)
 	return program;
 }
 
-/* Drop a stale snapshot from the cache; one still pinned goes when it is unpinned. */
+/* Drop a snapshot from the cache; one still pinned goes at the end of the transaction. */
 static void
 forget_program(int position)
 {
@@ -768,6 +783,8 @@ forget_program(int position)
 	programs[position] = programs[--nprograms];
 	if (program->pins == 0)
 		ProgramFree(program);
+	else if (norphans < (int) lengthof(orphans))
+		orphans[norphans++] = program;
 }
 
 /* Get the current snapshot of a programme and keep it until ProgramUnpin. */
@@ -798,25 +815,12 @@ ProgramPin(int32 program_id)
 	return program;
 }
 
-/* Tell whether a snapshot is in the cache. */
-static bool
-is_cached(const Program *program)
-{
-	for (int i = 0; i < nprograms; i++)
-	{
-		if (programs[i] == program)
-			return true;
-	}
-	return false;
-}
-
 /* Let go of a snapshot. */
 void
 ProgramUnpin(Program *program)
 {
-	Assert(program->pins > 0);
-	if (--program->pins == 0 && !is_cached(program))
-		ProgramFree(program);
+	if (program->pins > 0)
+		program->pins--;
 }
 
 /* ------------------------------------------------------------------------

@@ -7,14 +7,18 @@
  * gate between: what may be named and what may be called.  Expressions are
  * written by people who are trusted to make offers, not to own the database,
  * so that they may call nothing but immutable functions that initdb made in
- * pg_catalog, and hold no subquery, parameter or row.
+ * pg_catalog, and hold no subquery, parameter or row.  The gate stands before
+ * analysis as well as after it, since analysis itself reads literals.
  *
  * Knows nothing of points, rules or the ledger, and does no SPI.
  */
 #include "expression.h"
 
+#include <ctype.h>
+
 #include "access/relation.h"
 #include "access/transam.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_language.h"
 #include "catalog/pg_namespace.h"
@@ -31,6 +35,7 @@
 #include "parser/parse_expr.h"
 #include "parser/parse_node.h"
 #include "parser/parse_relation.h"
+#include "parser/parse_type.h"
 #include "parser/parser.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -57,6 +62,7 @@ typedef struct Walk
 	const char *owner;
 	const ExpressionScope *scope;
 	const int  *row_of_varno;	/* scope row of each range table entry, from 1 */
+	List	   *literals;		/* string literals of the parse tree, as A_Const */
 	int			nodes;
 	bool		planned;		/* the walk after planning: SQL functions must be gone */
 } Walk;
@@ -149,7 +155,8 @@ rethrow(ErrorData *error, const ExpressionScope *scope, const char *text, const 
 	int			position = error->cursorpos > 0 ? error->cursorpos : error->internalpos;
 
 	if (class != ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION && class != ERRCODE_DATA_EXCEPTION &&
-		class != ERRCODE_FEATURE_NOT_SUPPORTED && class != ERRCODE_PROGRAM_LIMIT_EXCEEDED)
+		class != ERRCODE_FEATURE_NOT_SUPPORTED && class != ERRCODE_PROGRAM_LIMIT_EXCEEDED &&
+		class != ERRCODE_INVALID_SCHEMA_NAME)
 		ReThrowError(error);
 	ereport(ERROR,
 			(errcode(ERRCODE_LY_INVALID_RULE),
@@ -259,7 +266,8 @@ check_type(Oid type, const Walk *walk, int location)
 	Oid			base = getBaseType(type);
 
 	if ((base >= FirstNormalObjectId && get_typtype(base) != TYPTYPE_ENUM) ||
-		get_typtype(base) == TYPTYPE_COMPOSITE || base == RECORDOID)
+		get_typtype(base) == TYPTYPE_COMPOSITE || base == RECORDOID ||
+		get_typtype(get_element_type(base)) == TYPTYPE_COMPOSITE)
 		refuse(walk, location, psprintf("type %s", format_type_be(type)));
 }
 
@@ -275,20 +283,71 @@ check_var(const Var *var, const Walk *walk)
 		refuse(walk, var->location, "an outer query");
 }
 
+/* The type inside domains, arrays, ranges and multiranges. */
+static Oid
+innermost_type(Oid type)
+{
+	for (;;)
+	{
+		Oid			base = getBaseType(type);
+
+		type = get_element_type(base);
+		if (!OidIsValid(type))
+			type = get_multirange_range(base);
+		if (!OidIsValid(type))
+			type = get_range_subtype(base);
+		if (!OidIsValid(type))
+			return base;
+	}
+}
+
+/* The word of the clock that a literal of dates or times holds, NULL: none. */
+static const char *
+clock_word(const char *literal)
+{
+	static const char *const words[] = {"now", "today", "tomorrow", "yesterday"};
+	char	   *run = palloc(strlen(literal) + 1);
+	int			length = 0;
+
+	for (const char *c = literal;; c++)
+	{
+		if (isalpha((unsigned char) *c))
+			run[length++] = *c;
+		else if (*c != '"' && *c != '\\')	/* an array's quoting parts no words */
+		{
+			run[length] = '\0';
+			for (size_t i = 0; i < lengthof(words); i++)
+			{
+				if (pg_strcasecmp(run, words[i]) == 0)
+					return words[i];
+			}
+			length = 0;
+		}
+		if (*c == '\0')
+			return NULL;
+	}
+}
+
 /* Refuse words that mean the clock, frozen at the moment of saving. */
 static void
 check_const(const Const *constant, const Walk *walk)
 {
-	static const char *const words[] = {"'now'", "'today'", "'tomorrow'", "'yesterday'"};
+	ListCell   *cell;
+	Oid			type = innermost_type(constant->consttype);
 
-	if (constant->consttype != DATEOID && constant->consttype != TIMESTAMPOID &&
-		constant->consttype != TIMESTAMPTZOID && constant->consttype != TIMEOID &&
-		constant->consttype != TIMETZOID)
+	if (walk->planned || (type != DATEOID && type != TIMESTAMPOID && type != TIMESTAMPTZOID &&
+						  type != TIMEOID && type != TIMETZOID))
 		return;
-	for (size_t i = 0; i < lengthof(words); i++)
+	foreach(cell, walk->literals)
 	{
-		if (constant->location >= 0 && strcasestr(walk->text, words[i]) != NULL)
-			refuse(walk, constant->location, psprintf("the clock's word %s", words[i]));
+		A_Const    *literal = lfirst_node(A_Const, cell);
+		const char *word;
+
+		if (literal->location != constant->location)
+			continue;
+		word = clock_word(strVal(&literal->val));
+		if (word != NULL)
+			refuse(walk, constant->location, psprintf("the clock's word '%s'", word));
 	}
 }
 
@@ -326,6 +385,13 @@ check_walker(Node *node, void *context)
  * Compilation
  * ------------------------------------------------------------------------ */
 
+/* Tell whether a target is a bare *, which transformExpr cannot take. */
+static bool
+is_star(const Node *target)
+{
+	return IsA(target, ColumnRef) && IsA(linitial(((const ColumnRef *) target)->fields), A_Star);
+}
+
 /* Parse text that must be one expression and nothing else. */
 static Node *
 parse_expression(const char *text)
@@ -339,41 +405,113 @@ parse_expression(const char *text)
 		select->sortClause != NIL || select->limitCount != NULL || select->limitOffset != NULL ||
 		select->lockingClause != NIL || select->withClause != NULL || select->intoClause != NULL ||
 		select->op != SETOP_NONE || select->valuesLists != NIL ||
-		linitial_node(ResTarget, select->targetList)->name != NULL)
+		linitial_node(ResTarget, select->targetList)->name != NULL ||
+		is_star(linitial_node(ResTarget, select->targetList)->val))
 		ereport(ERROR,
 				(errcode(ERRCODE_SYNTAX_ERROR),
 				 errmsg("expected one expression and nothing else")));
 	return linitial_node(ResTarget, select->targetList)->val;
 }
 
-/* Type the parse tree over the visible rows; row_of_varno is filled. */
-static Node *
-analyse(ExpressionScope *scope, uint32 visible, const char *text, Oid result_type, const char *role,
-		int *row_of_varno)
+/* Tell whether a name is qualified with a schema other than pg_catalog. */
+static bool
+is_foreign_name(const List *name)
 {
-	ParseState *pstate = make_parsestate(NULL);
-	Relation   *opened = palloc0(sizeof(Relation) * scope->nrows);
-	int			varno = 0;
-	Node	   *node;
-	Oid			type;
+	return list_length(name) > 1 && strcmp(strVal(linitial(name)), "pg_catalog") != 0;
+}
 
-	pstate->p_sourcetext = text;
+/* Check a type by its name, where there is one of that name. */
+static void
+check_type_name(const TypeName *name, const Walk *walk)
+{
+	Oid			type = LookupTypeNameOid(NULL, name, true);
+
+	if (OidIsValid(type))
+		check_type(type, walk, name->location);
+}
+
+/*
+ * Refuse in the parse tree what must not even be analysed.
+ *
+ * Analysis reads a literal with the input function of the type that it is
+ * compared with, cast to or passed as, and that of a row or of an array of
+ * domains runs the CHECKs of the domains, which are anybody's code.  So no type
+ * of a user's may be reached: not by a cast, a function or an operator here,
+ * nor by a column in check_column.
+ */
+static bool
+guard_walker(Node *node, void *context)
+{
+	Walk	   *walk = context;
+
+	if (node == NULL || IsA(node, SubLink))
+		return false;			/* analysis refuses subqueries unread */
+	check_stack_depth();
+	if (IsA(node, TypeName))
+		check_type_name((TypeName *) node, walk);
+	if (IsA(node, FuncCall) && is_foreign_name(((FuncCall *) node)->funcname))
+		refuse(walk, ((FuncCall *) node)->location,
+			   psprintf("function %s", NameListToString(((FuncCall *) node)->funcname)));
+	if (IsA(node, A_Expr) && is_foreign_name(((A_Expr *) node)->name))
+		refuse(walk, ((A_Expr *) node)->location,
+			   psprintf("operator %s", NameListToString(((A_Expr *) node)->name)));
+	if (IsA(node, A_Const) && !((A_Const *) node)->isnull &&
+		IsA(&((A_Const *) node)->val, String))
+		walk->literals = lappend(walk->literals, node);
+	return raw_expression_tree_walker(node, guard_walker, context);
+}
+
+/* Check a column as soon as the parser has found it, before a literal takes its type. */
+static Node *
+check_column(ParseState *pstate, ColumnRef *reference, Node *found)
+{
+	Walk		walk = *(Walk *) pstate->p_ref_hook_state;
+
+	if (found != NULL)
+		check_walker(found, &walk);
+	return NULL;
+}
+
+/* Let the visible rows be named; row_of_varno is filled. */
+static void
+add_rows(ParseState *pstate, const ExpressionScope *scope, uint32 visible, int *row_of_varno)
+{
+	int			varno = 0;
+
 	for (int i = 0; i < scope->nrows; i++)
 	{
+		Relation	relation;
 		ParseNamespaceItem *item;
 
 		if ((visible & (UINT32_C(1) << i)) == 0)
 			continue;
-		opened[i] = relation_open(scope->relid[i], AccessShareLock);
-		item = addRangeTableEntryForRelation(pstate, opened[i], AccessShareLock,
+		relation = relation_open(scope->relid[i], AccessShareLock);
+		item = addRangeTableEntryForRelation(pstate, relation, AccessShareLock,
 											 makeAlias(scope->name[i], NIL), false, false);
 		addNSItemToQuery(pstate, item, false, true, true);
+		relation_close(relation, NoLock);
 		row_of_varno[++varno] = i;
 	}
-	node = transformExpr(pstate, parse_expression(text), EXPR_KIND_CHECK_CONSTRAINT);
+}
+
+/* Type the parse tree over the visible rows; row_of_varno is filled. */
+static Node *
+analyse(ExpressionScope *scope, uint32 visible, Oid result_type, Walk *walk, int *row_of_varno)
+{
+	ParseState *pstate = make_parsestate(NULL);
+	Node	   *raw = parse_expression(walk->text);
+	Node	   *node;
+	Oid			type;
+
+	guard_walker(raw, walk);
+	pstate->p_sourcetext = walk->text;
+	pstate->p_post_columnref_hook = check_column;
+	pstate->p_ref_hook_state = walk;
+	add_rows(pstate, scope, visible, row_of_varno);
+	node = transformExpr(pstate, raw, EXPR_KIND_CHECK_CONSTRAINT);
 	type = exprType(node);
 	if (result_type == BOOLOID)
-		node = coerce_to_boolean(pstate, node, role);
+		node = coerce_to_boolean(pstate, node, walk->role);
 	else
 	{
 		node = coerce_to_target_type(pstate, node, type, result_type, -1, COERCION_ASSIGNMENT,
@@ -385,11 +523,6 @@ analyse(ExpressionScope *scope, uint32 visible, const char *text, Oid result_typ
 							format_type_be(type), format_type_be(result_type))));
 	}
 	assign_expr_collations(pstate, node);
-	for (int i = 0; i < scope->nrows; i++)
-	{
-		if (opened[i] != NULL)
-			relation_close(opened[i], NoLock);
-	}
 	free_parsestate(pstate);
 	return node;
 }
@@ -427,6 +560,23 @@ columns_walker(Node *node, void *context)
 	return expression_tree_walker(node, columns_walker, context);
 }
 
+/* Pin the settings that names and literals are read with: a rule means the same in every session. */
+static void
+pin_settings(void)
+{
+	static const char *const settings[][2] = {
+		{"search_path", "pg_catalog, pg_temp"},
+		{"datestyle", "ISO, MDY"},
+		{"intervalstyle", "postgres"},
+		{"standard_conforming_strings", "on"},
+		{"transform_null_equals", "off"},
+	};
+
+	for (size_t i = 0; i < lengthof(settings); i++)
+		(void) set_config_option(settings[i][0], settings[i][1], PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
+}
+
 /* Parse, check and plan with only pg_catalog in sight. */
 static Expr *
 compile_tree(ExpressionScope *scope, uint32 visible, const char *text, Oid result_type,
@@ -438,7 +588,7 @@ compile_tree(ExpressionScope *scope, uint32 visible, const char *text, Oid resul
 	Expr	   *planned;
 
 	walk.row_of_varno = row_of_varno;
-	node = analyse(scope, visible, text, result_type, role, row_of_varno);
+	node = analyse(scope, visible, result_type, &walk, row_of_varno);
 	check_walker(node, &walk);
 	planned = expression_planner((Expr *) widen_mutator(node, &walk));
 	walk.planned = true;
@@ -465,8 +615,7 @@ ExpressionCompile(ExpressionScope *scope, uint32 visible, const char *text, Oid 
 	if (strlen(text) > MAX_LENGTH)
 		refuse_size(role, owner);
 	nest = NewGUCNestLevel();
-	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
+	pin_settings();
 	PG_TRY();
 	{
 		planned = compile_tree(scope, visible, text, result_type, role, owner);

@@ -20,8 +20,11 @@ DATA_built = loyalty--$(RELEASE).sql
 PGFILEDESC = "loyalty - customer loyalty inside the database"
 
 SQL = $(sort $(wildcard sql/*.sql))
-REGRESS = $(patsubst test/sql/%.sql,%,$(sort $(wildcard test/sql/*.sql)))
-REGRESS_OPTS = --inputdir=test --outputdir=.
+# the files build on each other in the schedule's order; expected/ is found under --outputdir.
+# pg_regress would force its own time zone, DateStyle and IntervalStyle on psql
+REGRESS = $(shell cat test/schedule)
+REGRESS_OPTS = --inputdir=test --outputdir=. \
+               --launcher="env PGTZ=UTC PGDATESTYLE=ISO,MDY PGOPTIONS="
 SHLIB_LINK = -lsodium
 override with_llvm = no
 EXTRA_CLEAN = loyalty--$(RELEASE).sql tmp_check regression.out regression.diffs results
@@ -50,7 +53,7 @@ loyalty--$(RELEASE).sql: $(SQL) loyalty.control
 # every object depends on every header: the project is small
 $(OBJS): $(wildcard src/*.h) loyalty.control
 
-.PHONY: demo test bench unit lint check-ubsan
+.PHONY: demo test bench unit lint check-ubsan check-valgrind
 demo:
 	@test/demo/run "$(DATA)"
 test:
@@ -64,3 +67,6 @@ lint:
 # the regression tests and laws with every undefined behaviour a crash
 check-ubsan:
 	@SANITIZE=1 test/run regress laws isolation
+# the regression tests in a server under valgrind: slow
+check-valgrind:
+	@VALGRIND=1 test/run regress

@@ -32,6 +32,14 @@ CREATE TABLE loyalty.program (
     downgrade           text NOT NULL DEFAULT 'one_step' CHECK (downgrade IN ('none', 'one_step', 'requalify')),
     grace_days          integer NOT NULL DEFAULT 0 CHECK (grace_days BETWEEN 0 AND 3650),
     revoke_days         integer NOT NULL DEFAULT 30 CHECK (revoke_days BETWEEN 0 AND 3650),
+    restore             text NOT NULL DEFAULT 'grace' CHECK (restore IN ('grace', 'expired')),
+    restore_days        integer NOT NULL DEFAULT 30 CHECK (restore_days BETWEEN 0 AND 3650),
+    redeem_min          bigint NOT NULL DEFAULT 1 CHECK (redeem_min >= 1),
+    redeem_step         bigint NOT NULL DEFAULT 1 CHECK (redeem_step >= 1),
+    redeem_max          bigint CHECK (redeem_max >= redeem_min),
+    redeem_max_share    numeric NOT NULL DEFAULT 1 CHECK (redeem_max_share > 0 AND redeem_max_share <= 1),
+    redeem_line_max     numeric CHECK (redeem_line_max >= 0 AND redeem_line_max < 1e12),
+    transfer_max        bigint CHECK (transfer_max >= 0),
     on_rule_error       text NOT NULL DEFAULT 'fail' CHECK (on_rule_error IN ('fail', 'hold')),
     created_at          timestamptz NOT NULL DEFAULT now(),
     CHECK (expiry <> 'fixed_day' OR expiry_fixed_day IS NOT NULL),
@@ -50,6 +58,14 @@ COMMENT ON COLUMN loyalty.program.multipliers IS 'Multiply rules that fire toget
 COMMENT ON COLUMN loyalty.program.negative IS 'When points are taken back that were spent: refuse, take what is there, or leave a debt up to negative_limit';
 COMMENT ON COLUMN loyalty.program.tier_window IS 'What qualifies: the calendar year, the last tier_months months, the year since joining, or everything';
 COMMENT ON COLUMN loyalty.program.revoke_days IS 'A take-back below the threshold demotes only this many days after the promotion';
+COMMENT ON COLUMN loyalty.program.restore IS 'Points given back (undo, a hold released) that died meanwhile: grace lets them live restore_days more, expired gives them back dead';
+COMMENT ON COLUMN loyalty.program.restore_days IS 'Days that given back points live which had died; 0: none';
+COMMENT ON COLUMN loyalty.program.redeem_min IS 'Fewest points of one redemption, in smallest units';
+COMMENT ON COLUMN loyalty.program.redeem_step IS 'A redemption is a multiple of so many points, in smallest units';
+COMMENT ON COLUMN loyalty.program.redeem_max IS 'Most points of one redemption, in smallest units; NULL: no limit';
+COMMENT ON COLUMN loyalty.program.redeem_max_share IS 'Share of an order that points may pay, 0.5 = half';
+COMMENT ON COLUMN loyalty.program.redeem_line_max IS 'Most money of one line that points may pay; NULL: the whole line';
+COMMENT ON COLUMN loyalty.program.transfer_max IS 'Most points of one transfer between members; 0: no transfers; NULL: no limit';
 COMMENT ON COLUMN loyalty.program.on_rule_error IS 'A rule that raises: fail refuses the sale, hold lets it stand and parks the award in held_award';
 
 CREATE TABLE loyalty.tier (

@@ -23,10 +23,25 @@ COMMENT ON COLUMN loyalty.member.status IS 'active earns and spends; frozen earn
 COMMENT ON COLUMN loyalty.member.created_at IS 'Set by the default alone: a row that brings another time is a restored one, whose account is restored too';
 COMMENT ON COLUMN loyalty.member.attributes IS 'What rules may know of the member, as member.attributes ->> ''key''';
 
+CREATE TYPE loyalty.hold AS (
+    hold_id     bigint,
+    key         text,
+    held_at     timestamptz,
+    held_until  timestamptz,
+    lots        loyalty.lots,
+    detail      jsonb
+);
+COMMENT ON TYPE loyalty.hold IS 'Points set aside for a redemption that is still to be captured or released';
+COMMENT ON COLUMN loyalty.hold.hold_id IS 'source_id of the entries that resolve it, from transaction_id_seq';
+COMMENT ON COLUMN loyalty.hold.held_until IS 'From this instant on the hold counts as released, whether or not anything was written';
+COMMENT ON COLUMN loyalty.hold.lots IS 'The very lots set aside, positive: frozen, they neither die nor are spent by others';
+COMMENT ON COLUMN loyalty.hold.detail IS 'What was asked for and its worth in money';
+
 CREATE TABLE loyalty.account (
     account_id      bigint PRIMARY KEY,
     program_id      integer NOT NULL,
     closed          boolean NOT NULL DEFAULT false,
+    frozen          boolean NOT NULL DEFAULT false,
     joined_at       timestamptz NOT NULL,
     tier_id         integer,
     tier_since      timestamptz,
@@ -36,14 +51,17 @@ CREATE TABLE loyalty.account (
     seq             bigint NOT NULL DEFAULT 0,
     lots            loyalty.lots NOT NULL DEFAULT '{}',
     tally           loyalty.tally NOT NULL DEFAULT '{}',
-    head            bytea NOT NULL DEFAULT ''
+    head            bytea NOT NULL DEFAULT '',
+    holds           loyalty.hold[]
 ) WITH (fillfactor = 90);
 COMMENT ON TABLE loyalty.account IS 'The state of an account: the sum of its entries, its tier and the head of its chain. Written by the ledger alone';
 COMMENT ON COLUMN loyalty.account.closed IS 'Its member is closed; kept equal to member.status by a trigger, so that an award reads one row';
+COMMENT ON COLUMN loyalty.account.frozen IS 'Its member is frozen, likewise';
 COMMENT ON COLUMN loyalty.account.joined_at IS 'member.joined_at, likewise';
 COMMENT ON COLUMN loyalty.account.tier_since IS 'When the present tier was reached (the event''s time)';
 COMMENT ON COLUMN loyalty.account.tier_until IS 'Last day on which the present tier is good without requalifying';
 COMMENT ON COLUMN loyalty.account.tier_pinned IS 'A tier set by hand stays at least to this day';
+COMMENT ON COLUMN loyalty.account.holds IS 'Open holds; their lots are part of lots until they are captured. NULL: none';
 COMMENT ON COLUMN loyalty.account.last_event_at IS 'Greatest time of an event so far';
 COMMENT ON COLUMN loyalty.account.seq IS 'Number of the last entry';
 COMMENT ON COLUMN loyalty.account.head IS 'Hash of the last entry; empty before the first';

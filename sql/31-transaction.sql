@@ -29,6 +29,7 @@ CREATE TABLE loyalty.purchase (
     discount        numeric,
     paid_with_points    numeric,
     paid_with_gift_card numeric,
+    redemption_id   bigint,
     lines           loyalty.line[],
     attributes      jsonb,
     status          text NOT NULL DEFAULT 'completed',
@@ -47,6 +48,7 @@ COMMENT ON COLUMN loyalty.purchase.shipping IS 'Shipping contained in amount';
 COMMENT ON COLUMN loyalty.purchase.discount IS 'Discount on the whole order, already taken off amount';
 COMMENT ON COLUMN loyalty.purchase.paid_with_points IS 'Share of amount that was paid with points';
 COMMENT ON COLUMN loyalty.purchase.paid_with_gift_card IS 'Share of amount that was paid with gift cards';
+COMMENT ON COLUMN loyalty.purchase.redemption_id IS 'The redemption (or hold) that paid paid_with_points: a return gives its points back';
 COMMENT ON COLUMN loyalty.purchase.status IS 'completed, or void: cancelled, and what it earned is taken back';
 COMMENT ON COLUMN loyalty.purchase.reference IS 'The till''s own number; (source, reference) is unique for ever';
 

@@ -16,13 +16,14 @@ CREATE TABLE loyalty.entry (
     actor       text NOT NULL,
     reason      text,
     key         text,
+    detail      jsonb,
     hash        bytea NOT NULL,
     PRIMARY KEY (account_id, seq)
 );
 CREATE INDEX entry_source_id_idx ON loyalty.entry (source_id);
 CREATE UNIQUE INDEX entry_key_idx ON loyalty.entry (account_id, key) WHERE key IS NOT NULL;
 COMMENT ON TABLE loyalty.entry IS 'The ledger: one row a change, never updated, never deleted';
-COMMENT ON COLUMN loyalty.entry.kind IS 'earn, correct (a purchase was changed or voided), expire, adjust, open (opening balance)';
+COMMENT ON COLUMN loyalty.entry.kind IS 'earn, correct (a purchase was changed or voided), return, release (pending points freed or a hold given back), redeem, capture (a hold was spent), undo, expire, adjust, write_off, transfer, open (opening balance), import';
 COMMENT ON COLUMN loyalty.entry.points IS 'Sum of lots, in the programme''s smallest unit of a point';
 COMMENT ON COLUMN loyalty.entry.source_id IS 'The purchase, return or activity that caused it';
 COMMENT ON COLUMN loyalty.entry.lots IS 'The signed change of the account''s lots';
@@ -30,6 +31,7 @@ COMMENT ON COLUMN loyalty.entry.tally IS 'The signed change of the account''s ta
 COMMENT ON COLUMN loyalty.entry.breakdown IS 'Which rule versions gave what, and each line''s share; read it through entry_rule and entry_line';
 COMMENT ON COLUMN loyalty.entry.actor IS 'The role on whose behalf it was posted';
 COMMENT ON COLUMN loyalty.entry.key IS 'Idempotency key of an adjustment or import, unique in the account for ever';
+COMMENT ON COLUMN loyalty.entry.detail IS 'What was asked for and what came of it: money, references, the other side of a transfer';
 COMMENT ON COLUMN loyalty.entry.hash IS 'BLAKE2b-256 over the previous entry''s hash and this entry''s canonical bytes';
 
 CREATE TABLE loyalty.held_award (

@@ -131,6 +131,16 @@ CREATE FUNCTION loyalty.earned_tier(account_id bigint, day date) RETURNS integer
 REVOKE ALL ON FUNCTION loyalty.earned_tier(bigint, date) FROM PUBLIC;
 COMMENT ON FUNCTION loyalty.earned_tier(bigint, date) IS 'The tier_id that the account''s window earns on a day';
 
+CREATE FUNCTION loyalty.currency_digits(currency text) RETURNS integer
+    LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'loyalty_currency_digits';
+COMMENT ON FUNCTION loyalty.currency_digits(text) IS 'Digits of a currency''s minor unit (ISO 4217)';
+
+CREATE FUNCTION loyalty.lots_at(program_id integer, lots loyalty.lots, holds loyalty.hold[], at timestamptz,
+        OUT free loyalty.lots, OUT held loyalty.lots)
+    LANGUAGE C STABLE AS 'MODULE_PATHNAME', 'loyalty_lots_at';
+REVOKE ALL ON FUNCTION loyalty.lots_at(integer, loyalty.lots, loyalty.hold[], timestamptz) FROM PUBLIC;
+COMMENT ON FUNCTION loyalty.lots_at(integer, loyalty.lots, loyalty.hold[], timestamptz) IS 'An account''s lots that are free at an instant and those that a hold has frozen; holds that lapsed by then count as released';
+
 CREATE FUNCTION loyalty.quote_purchase(purchase loyalty.purchase,
         OUT points bigint, OUT available_from date, OUT expires_on date,
         OUT tier text, OUT tier_after text, OUT breakdown bytea)

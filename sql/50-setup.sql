@@ -25,6 +25,14 @@ CREATE FUNCTION loyalty.create_program(
         grace_days integer DEFAULT 0,
         revoke_days integer DEFAULT 30,
         on_rule_error text DEFAULT 'fail',
+        restore text DEFAULT 'grace',
+        restore_days integer DEFAULT 30,
+        redeem_min bigint DEFAULT 1,
+        redeem_step bigint DEFAULT 1,
+        redeem_max bigint DEFAULT NULL,
+        redeem_max_share numeric DEFAULT 1,
+        redeem_line_max numeric DEFAULT NULL,
+        transfer_max bigint DEFAULT NULL,
         earn_on_tax boolean DEFAULT false,
         earn_on_shipping boolean DEFAULT false,
         earn_on_gift_card boolean DEFAULT false,
@@ -43,11 +51,13 @@ BEGIN
     INSERT INTO loyalty.program (name, time_zone, currency, points_name, points_scale, point_value,
             hold_days, expiry, expiry_months, expiry_days, expiry_round, expiry_fixed_day, rounding,
             multipliers, negative, negative_limit, tier_window, tier_months, downgrade, grace_days,
-            revoke_days, on_rule_error, earn_on_tax, earn_on_shipping, earn_on_gift_card, earn_on_points)
+            revoke_days, on_rule_error, restore, restore_days, redeem_min, redeem_step, redeem_max,
+            redeem_max_share, redeem_line_max, transfer_max, earn_on_tax, earn_on_shipping, earn_on_gift_card, earn_on_points)
         VALUES (name, time_zone, currency, points_name, points_scale, point_value,
             hold_days, expiry, expiry_months, expiry_days, expiry_round, expiry_fixed_day, rounding,
             multipliers, negative, negative_limit, tier_window, tier_months, downgrade, grace_days,
-            revoke_days, on_rule_error, earn_on_tax, earn_on_shipping, earn_on_gift_card, earn_on_points)
+            revoke_days, on_rule_error, restore, restore_days, redeem_min, redeem_step, redeem_max,
+            redeem_max_share, redeem_line_max, transfer_max, earn_on_tax, earn_on_shipping, earn_on_gift_card, earn_on_points)
         RETURNING program_id INTO id;
     RETURN id;
 EXCEPTION WHEN check_violation OR not_null_violation OR unique_violation OR numeric_value_out_of_range THEN
@@ -401,15 +411,15 @@ BEGIN
         RAISE EXCEPTION 'table "%" may not open accounts', TG_TABLE_NAME USING ERRCODE = 'LY902';
     END IF;
     IF TG_OP = 'UPDATE' THEN
-        UPDATE loyalty.account a SET closed = n.status = 'closed', joined_at = n.joined_at
+        UPDATE loyalty.account a SET closed = n.status = 'closed', frozen = n.status = 'frozen', joined_at = n.joined_at
             FROM (SELECT * FROM new_rows ORDER BY member_id) n
-            WHERE a.account_id = n.member_id AND (a.closed, a.joined_at) IS DISTINCT FROM (n.status = 'closed', n.joined_at);
+            WHERE a.account_id = n.member_id AND (a.closed, a.frozen, a.joined_at) IS DISTINCT FROM (n.status = 'closed', n.status = 'frozen', n.joined_at);
         RETURN NULL;
     END IF;
     -- no foreign keys: pg_restore loads tables in parallel, in any order
     PERFORM loyalty.require_program(n.program_id) FROM (SELECT DISTINCT q.program_id FROM new_rows q WHERE q.created_at = now()) n;
-    INSERT INTO loyalty.account (account_id, program_id, closed, joined_at)
-        SELECT n.member_id, n.program_id, n.status = 'closed', n.joined_at FROM new_rows n WHERE n.created_at = now() ORDER BY n.member_id
+    INSERT INTO loyalty.account (account_id, program_id, closed, frozen, joined_at)
+        SELECT n.member_id, n.program_id, n.status = 'closed', n.status = 'frozen', n.joined_at FROM new_rows n WHERE n.created_at = now() ORDER BY n.member_id
         ON CONFLICT (account_id) DO NOTHING;
     RETURN NULL;
 END

@@ -33,15 +33,16 @@ COMMENT ON VIEW loyalty.tier_history IS 'Tiers of members as [valid_from, valid_
 
 CREATE VIEW loyalty.member_balance AS
     SELECT m.member_id, m.program_id, m.external_id, m.status, t.name AS tier,
-           greatest(loyalty.available(a.lots, d.today), 0) AS available,
-           loyalty.pending(a.lots, d.today) AS pending, loyalty.debt(a.lots) AS debt,
+           greatest(loyalty.available(l.free, d.today), 0) AS available,
+           loyalty.pending(l.free, d.today) AS pending, loyalty.total(l.held) AS held, loyalty.debt(a.lots) AS debt,
            loyalty.spend(a.tally) AS lifetime_spend, loyalty.points(a.tally) AS lifetime_points,
            loyalty.visits(a.tally) AS lifetime_purchases, a.last_event_at
     FROM loyalty.member m
          JOIN loyalty.program p USING (program_id)
          JOIN loyalty.account a ON a.account_id = m.member_id
          LEFT JOIN loyalty.tier t ON t.tier_id = a.tier_id
-         CROSS JOIN LATERAL (SELECT (now() AT TIME ZONE p.time_zone)::date AS today) d;
+         CROSS JOIN LATERAL (SELECT (now() AT TIME ZONE p.time_zone)::date AS today) d
+         CROSS JOIN LATERAL loyalty.lots_at(p.program_id, a.lots, a.holds, now()) l;
 COMMENT ON VIEW loyalty.member_balance IS 'Balance, tier and lifetime sums of every member, today in the programme''s zone';
 
 CREATE VIEW loyalty.points_outstanding AS
@@ -83,19 +84,31 @@ DECLARE
     today date := (now() AT TIME ZONE zone)::date;
     day date := coalesce(as_of, today);
     l loyalty.lots;
+    frozen loyalty.lots;
+    at timestamptz;
 BEGIN
     IF NOT isfinite(day) THEN
         RAISE EXCEPTION 'as_of must be a finite day' USING ERRCODE = 'LY102';
     END IF;
     IF day >= today THEN
-        SELECT a.lots INTO l FROM loyalty.account a WHERE a.account_id = m.member_id;
+        SELECT x.free, x.held INTO l, frozen FROM loyalty.account a,
+            loyalty.lots_at(a.program_id, a.lots, a.holds, greatest(now(), day::timestamp AT TIME ZONE zone)) x
+            WHERE a.account_id = m.member_id;
     ELSE
+        at := (day + 1)::timestamp AT TIME ZONE zone;
         SELECT coalesce(loyalty.sum(e.lots), '{}') INTO l FROM loyalty.entry e
-            WHERE e.account_id = m.member_id AND e.occurred_at < ((day + 1)::timestamp AT TIME ZONE zone);
+            WHERE e.account_id = m.member_id AND e.occurred_at < at;
+        -- what was on hold when that day ended: holds still open, and those resolved later
+        SELECT coalesce(loyalty.sum(h.lots), '{}') INTO frozen FROM loyalty.account a, unnest(a.holds) h
+            WHERE a.account_id = m.member_id AND h.held_at < at AND h.held_until >= at;
+        SELECT frozen OPERATOR(loyalty.+) coalesce(loyalty.sum((e.detail ->> 'held_lots')::loyalty.lots), '{}') INTO frozen FROM loyalty.entry e
+            WHERE e.account_id = m.member_id AND e.occurred_at >= at AND e.kind IN ('capture', 'release')
+                AND (e.detail ->> 'held_at')::timestamptz < at;
+        l := l OPERATOR(loyalty.-) frozen;
     END IF;
     available := greatest(loyalty.available(l, day), 0);
     pending := loyalty.pending(l, day);
-    held := 0;
+    held := loyalty.total(frozen);
     debt := loyalty.debt(l);
     SELECT u.expires_on, sum(u.points) INTO next_expiry_on, next_expiry_points
         FROM loyalty.unnest(l) u WHERE u.points > 0 AND u.expires_on > day AND isfinite(u.expires_on)
@@ -139,8 +152,14 @@ BEGIN
             description := CASE
                 WHEN e.kind = 'earn' AND p.amount IS NOT NULL THEN format('Purchase %s of %s %s', coalesce(p.reference, e.source_id::text), trim_scale(p.amount), p.currency)
                 WHEN e.kind = 'earn' THEN 'Activity ' || p.activity
+                WHEN e.kind = 'return' THEN format('Return of purchase %s, %s %s', coalesce(p.reference, e.source_id::text), e.detail ->> 'amount', p.currency)
                 WHEN e.kind = 'correct' THEN 'Correction of ' || coalesce('purchase ' || coalesce(p.reference, e.source_id::text), 'activity')
                 WHEN e.kind = 'expire' THEN 'Expired'
+                WHEN e.kind IN ('redeem', 'capture') THEN 'Redeemed' || coalesce(' for ' || (e.detail -> 'request' ->> 'reference'), '') || coalesce(format(' worth %s %s', round((e.detail ->> 'money')::numeric, loyalty.currency_digits(e.detail ->> 'currency')), e.detail ->> 'currency'), '')
+                WHEN e.kind = 'undo' THEN 'Given back: redemption ' || (e.detail -> 'request' ->> 'redemption')
+                WHEN e.kind = 'release' AND e.key IS NOT NULL THEN 'Hold ' || e.key || CASE WHEN e.detail ? 'lapsed' THEN ' expired' ELSE ' released' END
+                WHEN e.kind = 'transfer' THEN CASE WHEN e.points < 0 THEN 'Given to member ' || (e.detail ->> 'to') ELSE 'Received from member ' || (e.detail ->> 'from') END
+                WHEN e.kind = 'write_off' THEN 'Debt forgiven: ' || e.reason
                 ELSE coalesce(e.reason, e.kind) END;
             SELECT u.available_from, u.expires_on INTO available_from, expires_on
                 FROM loyalty.unnest(e.lots) u ORDER BY abs(u.points) DESC, u.expires_on LIMIT 1;
@@ -253,12 +272,14 @@ DECLARE
     b record;
     today date;
     worth numeric;
+    free record;
 BEGIN
     SELECT * INTO p FROM loyalty.program q WHERE q.program_id = m.program_id;
     SELECT * INTO a FROM loyalty.account q WHERE q.account_id = m.member_id;
     SELECT * INTO b FROM loyalty.balance(m.member_id) q;
+    SELECT x.free AS lots INTO free FROM loyalty.lots_at(m.program_id, a.lots, a.holds, now()) x;
     today := (now() AT TIME ZONE p.time_zone)::date;
-    worth := trim_scale(b.available / 10::numeric ^ p.points_scale * p.point_value);
+    worth := trunc(b.available / 10::numeric ^ p.points_scale * p.point_value, loyalty.currency_digits(p.currency));
     RETURN jsonb_build_object(
         'member', jsonb_build_object('member_id', m.member_id, 'external_id', m.external_id,
             'program', p.name, 'status', m.status, 'joined_at', m.joined_at),
@@ -267,9 +288,11 @@ BEGIN
             'text', format('Your %s are worth %s %s', p.points_name, worth, p.currency)) END,
         'lots', (SELECT coalesce(jsonb_agg(jsonb_build_object('points', u.points, 'available_from', u.available_from,
                     'expires_on', u.expires_on) ORDER BY u.expires_on, u.available_from), '[]')
-                 FROM loyalty.unnest(a.lots) u WHERE u.expires_on > today),
+                 FROM loyalty.unnest(free.lots) u WHERE u.expires_on > today),
+        'holds', (SELECT coalesce(jsonb_agg(jsonb_build_object('key', h.key, 'points', h.points, 'money', h.money, 'held_until', h.held_until) ORDER BY h.held_until), '[]')
+                  FROM loyalty.open_hold h WHERE h.member_id = m.member_id AND NOT h.lapsed),
         'expiring', (SELECT coalesce(jsonb_agg(jsonb_build_object('expires_on', x.expires_on, 'points', x.points) ORDER BY x.expires_on), '[]')
-                     FROM (SELECT u.expires_on, sum(u.points) AS points FROM loyalty.unnest(a.lots) u
+                     FROM (SELECT u.expires_on, sum(u.points) AS points FROM loyalty.unnest(free.lots) u
                            WHERE u.points > 0 AND u.expires_on > today AND isfinite(u.expires_on) GROUP BY 1) x),
         'tier', loyalty.tier_progress(m.member_id),
         'lifetime', jsonb_build_object('spend', trim_scale(loyalty.spend(a.tally)), 'points', loyalty.points(a.tally),

@@ -5,7 +5,7 @@ CREATE FUNCTION loyalty.check() RETURNS TABLE (invariant text, account_id bigint
     LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
     WITH e AS MATERIALIZED (
-        SELECT n.account_id, n.seq, n.points, n.lots, n.tally, n.hash, n.source_id, n.kind,
+        SELECT n.account_id, n.seq, n.points, n.lots, n.tally, n.hash, n.source_id, n.kind, n.key,
                loyalty.entry_hash(lag(n.hash) OVER w, n.entry) = n.hash AS chained,
                n.seq - coalesce(lag(n.seq) OVER w, 0) AS step
         FROM (SELECT entry, entry.* FROM loyalty.entry) AS n (entry)
@@ -48,7 +48,7 @@ AS $$
     UNION ALL
     SELECT 'accounts copy their members faithfully', m.member_id, m.external_id
         FROM loyalty.member m JOIN loyalty.account a ON a.account_id = m.member_id
-        WHERE (a.program_id, a.closed, a.joined_at) <> (m.program_id, m.status = 'closed', m.joined_at)
+        WHERE (a.program_id, a.closed, a.frozen, a.joined_at) <> (m.program_id, m.status = 'closed', m.status = 'frozen', m.joined_at)
     UNION ALL
     SELECT 'what is configured belongs to a programme', NULL, x.what
         FROM (SELECT program_id, 'tier ' || name FROM loyalty.tier UNION ALL SELECT program_id, 'rule ' || name FROM loyalty.rule
@@ -75,7 +75,7 @@ AS $$
         FROM e WHERE e.kind = 'earn' GROUP BY e.account_id, e.source_id HAVING count(*) > 1
     UNION ALL
     SELECT 'every source exists', e.account_id, format('entry %s names %s', e.seq, e.source_id)
-        FROM e WHERE e.source_id IS NOT NULL
+        FROM e WHERE e.source_id IS NOT NULL AND e.kind IN ('earn', 'correct', 'return')
             AND NOT EXISTS (SELECT FROM loyalty.purchase p WHERE p.purchase_id = e.source_id)
             AND NOT EXISTS (SELECT FROM loyalty.activity v WHERE v.activity_id = e.source_id)
     UNION ALL
@@ -90,6 +90,39 @@ AS $$
         WHERE p.status = 'void'
         GROUP BY p.member_id, p.purchase_id
         HAVING loyalty.sum(n.tally) OPERATOR(loyalty.<>) '{}'::loyalty.tally
+    UNION ALL
+    SELECT 'every return has its effect', p.member_id, format('return %s', r.return_id)
+        FROM loyalty.purchase_return r
+            LEFT JOIN loyalty.returned d USING (return_id)
+            LEFT JOIN loyalty.purchase p ON p.purchase_id = d.purchase_id
+        WHERE d.return_id IS NULL OR p.purchase_id IS NULL
+            OR p.purchase_id <> coalesce(r.purchase_id, p.purchase_id)
+    UNION ALL
+    SELECT 'a return never exceeds its purchase', p.member_id, format('purchase %s: %s of %s', p.purchase_id, sum(d.amount), p.amount)
+        FROM loyalty.returned d JOIN loyalty.purchase p USING (purchase_id)
+        GROUP BY p.member_id, p.purchase_id HAVING sum(d.amount) > p.amount OR count(*) <> max(d.number)
+    UNION ALL
+    SELECT 'what came back whole nets to nothing', p.member_id, format('purchase %s: %s', p.purchase_id, loyalty.sum(n.tally))
+        FROM loyalty.purchase p JOIN loyalty.entry n ON n.source_id = p.purchase_id
+        WHERE p.status = 'completed' AND EXISTS (SELECT FROM loyalty.returned d WHERE d.purchase_id = p.purchase_id AND d.complete)
+        GROUP BY p.member_id, p.purchase_id
+        HAVING loyalty.sum(n.tally) OPERATOR(loyalty.<>) '{}'::loyalty.tally
+    UNION ALL
+    SELECT 'a redemption is undone at most once', n.account_id, format('redemption %s', n.source_id)
+        FROM e n WHERE n.kind IN ('redeem', 'capture', 'undo')
+        GROUP BY n.account_id, n.source_id
+        HAVING sum(n.points) > 0 OR count(*) FILTER (WHERE n.kind <> 'undo') <> 1
+    UNION ALL
+    SELECT 'held lots are in the account', a.account_id, format('hold %s', h.key)
+        FROM loyalty.account a CROSS JOIN LATERAL unnest(a.holds) h
+        WHERE EXISTS (SELECT FROM loyalty.lots_at(a.program_id, a.lots, a.holds, '-infinity') f, loyalty.unnest(f.free) l WHERE l.points < 0 AND isfinite(l.available_from))
+    UNION ALL
+    SELECT 'a hold is open or resolved', a.account_id, format('hold %s', h.key)
+        FROM loyalty.account a CROSS JOIN LATERAL unnest(a.holds) h
+        WHERE EXISTS (SELECT FROM e WHERE e.account_id = a.account_id AND e.key = h.key)
+    UNION ALL
+    SELECT 'a transfer nets to nothing', min(n.account_id), format('transfer %s', n.source_id)
+        FROM e n WHERE n.kind = 'transfer' GROUP BY n.source_id HAVING sum(n.points) <> 0 OR count(*) <> 2
     UNION ALL
     SELECT 'the tier is that of the last change', a.account_id, format('account %s, history %s', a.tier_id, c.tier_id)
         FROM loyalty.account a LEFT JOIN LATERAL
@@ -110,6 +143,7 @@ AS $$
     SELECT 'the engine''s triggers stand and are enabled', NULL, w.relation || '.' || w.trigger
         FROM (VALUES ('purchase', 'award_insert'), ('purchase', 'award_update'), ('purchase', 'refuse_change'), ('purchase', 'refuse_key_change'),
                      ('activity', 'award_insert'), ('activity', 'award_update'), ('activity', 'refuse_change'), ('activity', 'refuse_key_change'),
+                     ('purchase_return', 'take_returns'), ('purchase_return', 'refuse_change'), ('returned', 'refuse_change'),
                      ('entry', 'refuse_change'), ('tier_change', 'refuse_change'), ('account', 'refuse_change'), ('held_award', 'refuse_change'),
                      ('member', 'open_accounts'), ('member', 'follow_member'), ('member', 'keep_member'), ('member', 'keep_member_key'), ('rule_version', 'keep_version'),
                      ('attachment', 'configuration_changed'), ('program', 'configuration_changed'), ('tier', 'configuration_changed'),

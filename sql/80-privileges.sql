@@ -23,7 +23,10 @@ CREATE FUNCTION loyalty.grant_app(role regrole) RETURNS void
 AS $$
     SELECT loyalty.grant_all(role, ARRAY[
         'USAGE ON SCHEMA loyalty',
-        'INSERT (member_id, occurred_at, store, channel, currency, amount, tax, shipping, discount, paid_with_points, paid_with_gift_card, lines, attributes, status, source, reference) ON loyalty.purchase',
+        'INSERT (member_id, occurred_at, store, channel, currency, amount, tax, shipping, discount, paid_with_points, paid_with_gift_card, redemption_id, lines, attributes, status, source, reference) ON loyalty.purchase',
+        'INSERT (purchase_id, purchase_source, purchase_reference, member_id, occurred_at, amount, lines, reason, attributes, source, reference) ON loyalty.purchase_return',
+        'SELECT (return_id, source, reference) ON loyalty.purchase_return',
+        'SELECT ON loyalty.returned',
         'INSERT (member_id, occurred_at, kind, value, subject, attributes, status, source, reference) ON loyalty.activity',
         'SELECT (purchase_id, source, reference) ON loyalty.purchase',
         'SELECT (activity_id, source, reference) ON loyalty.activity',
@@ -33,6 +36,7 @@ AS $$
         'EXECUTE ON FUNCTION loyalty.quote',
         'EXECUTE ON FUNCTION loyalty.explain(bigint)',
         'EXECUTE ON FUNCTION loyalty.statement(bigint, timestamptz, timestamptz, integer)',
+        'EXECUTE ON FUNCTION loyalty.redeem, loyalty.hold, loyalty.capture, loyalty.release, loyalty.undo, loyalty.transfer',
         'EXECUTE ON FUNCTION loyalty.tier_progress(bigint)',
         'EXECUTE ON FUNCTION loyalty.cabinet(bigint)',
         'EXECUTE ON FUNCTION loyalty.describe(integer, text)'])
@@ -46,9 +50,10 @@ AS $$
     SELECT loyalty.grant_all(role, ARRAY[
         'USAGE ON SCHEMA loyalty',
         'SELECT ON loyalty.program, loyalty.tier, loyalty.product, loyalty.rule, loyalty.rule_version, loyalty.rule_current',
+        'SELECT ON loyalty.purchase_return, loyalty.returned',
         'SELECT ON loyalty.purchase, loyalty.activity, loyalty.purchase_line, loyalty.exchange_rate',
         'SELECT ON loyalty.entry, loyalty.account, loyalty.tier_change, loyalty.entry_rule, loyalty.entry_line, loyalty.attachment',
-        'SELECT ON loyalty.tier_history, loyalty.points_outstanding, loyalty.held_award_open',
+        'SELECT ON loyalty.tier_history, loyalty.points_outstanding, loyalty.held_award_open, loyalty.redemption, loyalty.open_hold',
         'SELECT (member_id, program_id, joined_at, status, staff) ON loyalty.member',
         'EXECUTE ON FUNCTION loyalty.breakdown_rules(bytea), loyalty.breakdown_lines(bytea)',
         'EXECUTE ON FUNCTION loyalty.describe(integer, text)'])
@@ -65,7 +70,7 @@ AS $$
         'SELECT ON loyalty.member, loyalty.member_balance, loyalty.held_award',
         'INSERT (member_id, program_id, external_id, joined_at, status, birthday, staff, attributes) ON loyalty.member',
         'UPDATE (external_id, joined_at, birthday, staff, attributes) ON loyalty.member',
-        'UPDATE (member_id, occurred_at, store, channel, currency, amount, tax, shipping, discount, paid_with_points, paid_with_gift_card, lines, attributes, status) ON loyalty.purchase',
+        'UPDATE (member_id, occurred_at, store, channel, currency, amount, tax, shipping, discount, paid_with_points, paid_with_gift_card, redemption_id, lines, attributes, status) ON loyalty.purchase',
         'UPDATE (member_id, occurred_at, kind, value, subject, attributes, status) ON loyalty.activity',
         'USAGE ON SEQUENCE loyalty.member_id_seq',
         'INSERT, UPDATE, DELETE ON loyalty.product, loyalty.exchange_rate',
@@ -73,6 +78,7 @@ AS $$
         'EXECUTE ON FUNCTION loyalty.lint_rules(integer), loyalty.simulate(integer, jsonb, timestamptz, timestamptz, boolean)',
         'EXECUTE ON FUNCTION loyalty.adjust(bigint, bigint, text, text, timestamptz, date)',
         'EXECUTE ON FUNCTION loyalty.open_balance(bigint, bigint, text, text, timestamptz, date, numeric, bigint, date)',
+        'EXECUTE ON FUNCTION loyalty.write_off',
         'EXECUTE ON FUNCTION loyalty.import_entry, loyalty.set_tier(bigint, text, date, text)',
         'EXECUTE ON FUNCTION loyalty.set_member_status(bigint, text), loyalty.close_member(bigint)',
         'EXECUTE ON FUNCTION loyalty.release_award(bigint), loyalty.check()'])
@@ -87,7 +93,7 @@ DECLARE
 BEGIN
     FOREACH name IN ARRAY ARRAY[
         'program', 'tier', 'product', 'rule', 'rule_version', 'exchange_rate', 'member', 'account',
-        'tier_change', 'purchase', 'activity', 'entry', 'held_award', 'attachment', 'attachment_attachment_id_seq',
+        'tier_change', 'purchase', 'activity', 'purchase_return', 'returned', 'entry', 'held_award', 'attachment', 'attachment_attachment_id_seq',
         'program_program_id_seq', 'tier_tier_id_seq', 'rule_rule_id_seq',
         'rule_version_rule_version_id_seq', 'member_id_seq', 'transaction_id_seq', 'tier_change_number_seq']
     LOOP

@@ -1,6 +1,7 @@
 /*
  * award.h
- *	  From events to postings: what the trigger, quotes and releases share.
+ *	  From events to postings: what the trigger, quotes, corrections and
+ *	  releases share.
  */
 #ifndef LOYALTY_AWARD_H
 #define LOYALTY_AWARD_H
@@ -25,6 +26,18 @@ extern void AwardMemberFacts(Ledger *ledger, Program *program, const Account *ac
 extern void AwardPost(Ledger *ledger, Program *program, Account *account, Event *event,
 					  AwardOutcome *outcome);
 extern Account *AwardAccount(Ledger *ledger, const Event *event);
+extern Lot	AwardLot(const Program *program, int32 day, int64 points);
+extern void AwardTally(const Event *event, int32 day, int64 points, TallySet *tally);
+extern void AwardPromote(Ledger *ledger, const Program *program, Account *account,
+						 int64 source_id);
+extern void AwardRevokePromotion(Ledger *ledger, const Program *program, Account *account,
+								 int64 source_id);
+extern void CorrectEvent(Ledger *ledger, Program *program, Account *account, Event *event,
+						 const Posted *posted);
+extern void CorrectAway(Ledger *ledger, Program *program, Account *account, Event *event,
+						const Posted *posted);
+extern void CorrectReturn(Ledger *ledger, Program *program, Account *account, Event *event,
+						  const Posted *posted, const Posting *posting);
 extern bool TransactionRead(int64 source_id, Event *event);
 
 #endif							/* LOYALTY_AWARD_H */

@@ -38,6 +38,8 @@
 #define ERRCODE_LY_MEMBER_CLOSED			LY('3', '0', '2')
 #define ERRCODE_LY_MEMBER_KEPT				LY('3', '0', '3')
 
+#define ERRCODE_LY_MEMBER_FROZEN				LY('3', '0', '5')
+
 /* LY304, a member that is not valid, is raised in SQL */
 
 /* LY4: points */
@@ -46,6 +48,19 @@
 #define ERRCODE_LY_INVALID_POINTS			LY('4', '0', '3')
 #define ERRCODE_LY_KEY_REUSED				LY('4', '0', '4')
 #define ERRCODE_LY_NOTHING_HELD				LY('4', '0', '5')
+#define ERRCODE_LY_IN_DEBT					LY('4', '1', '1')
+#define ERRCODE_LY_BELOW_MINIMUM			LY('4', '1', '2')
+#define ERRCODE_LY_NOT_A_STEP				LY('4', '1', '3')
+#define ERRCODE_LY_ABOVE_MAXIMUM			LY('4', '1', '4')
+#define ERRCODE_LY_NO_POINT_VALUE			LY('4', '1', '5')
+#define ERRCODE_LY_INVALID_HOLD				LY('4', '2', '1')
+#define ERRCODE_LY_HOLD_RESOLVED			LY('4', '2', '2')
+#define ERRCODE_LY_HOLD_EXPIRED				LY('4', '2', '3')
+#define ERRCODE_LY_ABOVE_HOLD				LY('4', '2', '4')
+#define ERRCODE_LY_UNKNOWN_REDEMPTION		LY('4', '2', '5')
+#define ERRCODE_LY_ABOVE_REDEMPTION			LY('4', '2', '6')
+#define ERRCODE_LY_INVALID_TRANSFER			LY('4', '3', '1')
+#define ERRCODE_LY_NO_DEBT					LY('4', '3', '2')
 
 /* LY5: attached tables */
 #define ERRCODE_LY_MAPPING_FAILED			LY('5', '0', '2')

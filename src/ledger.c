@@ -16,15 +16,22 @@
 #include "ledger.h"
 
 #include "access/xact.h"
+#include "access/htup_details.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
+#include "commands/sequence.h"
 #include "executor/spi.h"
+#include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/date.h"
 #include "utils/guc.h"
+#include "utils/jsonb.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/tuplestore.h"
+#include "utils/typcache.h"
 
 #include "compat.h"
 #include "errors.h"
@@ -42,6 +49,7 @@ typedef struct QueuedEntry
 	bytea	   *breakdown;
 	const char *reason;
 	const char *key;
+	Datum		detail;
 	uint8		hash[SEAL_HASH_BYTES];
 } QueuedEntry;
 
@@ -71,8 +79,9 @@ struct Ledger
 	Datum		actor_datum;
 };
 
-#define ENTRY_COLUMNS 14
-#define ACCOUNT_COLUMNS 10
+#define ENTRY_COLUMNS 15
+#define ACCOUNT_COLUMNS 11
+#define HOLD_COLUMNS 6
 #define TIER_COLUMNS 8
 
 /* ------------------------------------------------------------------------
@@ -94,16 +103,19 @@ typedef enum PlanName
 	PLAN_TIER_AT,
 	PLAN_HOLD,
 	PLAN_POSTED,
+	PLAN_BY_KEY,
+	PLAN_SUM_OF_KIND,
+	PLAN_EXPIRED,
 	PLAN_COUNT
 } PlanName;
 
 #define ACCOUNT_SELECT \
 	"SELECT account_id, program_id, closed, joined_at, tier_id, tier_since, tier_until, tier_pinned," \
-	" last_event_at, seq, lots, tally, head FROM loyalty.account"
+	" last_event_at, seq, lots, tally, head, frozen, holds FROM loyalty.account"
 
 #define ENTRY_INSERT \
 	"INSERT INTO loyalty.entry (account_id, seq, kind, points, source_id, occurred_at," \
-	" recorded_at, lots, tally, breakdown, actor, reason, key, hash)"
+	" recorded_at, lots, tally, breakdown, actor, reason, key, detail, hash)"
 
 #define TIER_INSERT \
 	"INSERT INTO loyalty.tier_change (account_id, tier_id, changed_at, recorded_at, until, cause," \
@@ -117,17 +129,17 @@ static const char *const plan_sql[PLAN_COUNT] = {
 	[PLAN_MEMBERS] = "SELECT member_id, external_id, birthday, staff, attributes"
 	" FROM loyalty.member WHERE member_id = ANY ($1)",
 	[PLAN_ENTRY_ONE] = ENTRY_INSERT
-	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
+	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
 	[PLAN_ACCOUNT_ONE] = "UPDATE loyalty.account SET tier_id = $2, tier_since = $3,"
 	" tier_until = $4, tier_pinned = $5, last_event_at = $6, seq = $7, lots = $8, tally = $9,"
-	" head = $10 WHERE account_id = $1",
+	" head = $10, holds = $11 WHERE account_id = $1",
 	[PLAN_ENTRY_MANY] = ENTRY_INSERT " SELECT account_id, seq, kind, points, source_id,"
-	" occurred_at, recorded_at, lots, tally, breakdown, actor, reason, key, hash"
+	" occurred_at, recorded_at, lots, tally, breakdown, actor, reason, key, detail, hash"
 	" FROM loyalty_entries",
 	[PLAN_ACCOUNT_MANY] = "UPDATE loyalty.account a SET tier_id = n.tier_id,"
 	" tier_since = n.tier_since, tier_until = n.tier_until, tier_pinned = n.tier_pinned,"
 	" last_event_at = n.last_event_at, seq = n.seq, lots = n.lots, tally = n.tally,"
-	" head = n.head FROM loyalty_accounts n WHERE a.account_id = n.account_id",
+	" head = n.head, holds = n.holds FROM loyalty_accounts n WHERE a.account_id = n.account_id",
 	[PLAN_TIER_ONE] = TIER_INSERT " VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
 	[PLAN_TIER_MANY] = TIER_INSERT " SELECT account_id, tier_id, changed_at, recorded_at, until,"
 	" cause, source_id, reason FROM loyalty_tiers",
@@ -137,11 +149,17 @@ static const char *const plan_sql[PLAN_COUNT] = {
 	" VALUES ($1, $2, $3, $4, $5) ON CONFLICT (source_id) DO UPDATE SET account_id = $2,"
 	" held_at = $3, reason = $4, detail = $5, released_at = NULL, released_by = NULL",
 	[PLAN_POSTED] = "SELECT s.source_id, e.account_id, e.lots, e.tally, e.breakdown,"
-	" h.source_id IS NOT NULL AS held, e.recorded_at"
+	" h.source_id IS NOT NULL AS held, e.recorded_at,"
+	" EXISTS (SELECT FROM loyalty.returned r WHERE r.purchase_id = s.source_id) AS returned"
 	" FROM (SELECT DISTINCT u FROM pg_catalog.unnest($1) u) AS s (source_id)"
 	" LEFT JOIN loyalty.entry e ON e.source_id = s.source_id"
 	" LEFT JOIN loyalty.held_award h ON h.source_id = s.source_id AND h.released_at IS NULL"
 	" ORDER BY s.source_id, e.account_id, e.seq",
+	[PLAN_BY_KEY] = "SELECT seq, kind, points, source_id, lots, detail FROM loyalty.entry"
+	" WHERE account_id = $1 AND key = $2",
+	[PLAN_EXPIRED] = "SELECT lots FROM loyalty.entry WHERE account_id = $1 AND kind = 'expire'",
+	[PLAN_SUM_OF_KIND] = "SELECT COALESCE(pg_catalog.sum(points), 0)::pg_catalog.int8"
+	" FROM loyalty.entry WHERE account_id = $1 AND source_id = $2 AND kind = $3",
 };
 
 static SPIPlanPtr plans[PLAN_COUNT];
@@ -149,19 +167,19 @@ static SPIPlanPtr plans[PLAN_COUNT];
 /* Types of an entry's columns; also the row type of loyalty_entries. */
 static Oid	entry_types[ENTRY_COLUMNS] = {
 	INT8OID, INT8OID, TEXTOID, INT8OID, INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID,
-	InvalidOid /* lots */ , InvalidOid /* tally */ , BYTEAOID, TEXTOID, TEXTOID, TEXTOID, BYTEAOID
+	InvalidOid /* lots */ , InvalidOid /* tally */ , BYTEAOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID, BYTEAOID
 };
 static const char *const entry_names[ENTRY_COLUMNS] = {
 	"account_id", "seq", "kind", "points", "source_id", "occurred_at", "recorded_at",
-	"lots", "tally", "breakdown", "actor", "reason", "key", "hash"
+	"lots", "tally", "breakdown", "actor", "reason", "key", "detail", "hash"
 };
 static Oid	account_types[ACCOUNT_COLUMNS] = {
 	INT8OID, INT4OID, TIMESTAMPTZOID, DATEOID, DATEOID, TIMESTAMPTZOID, INT8OID,
-	InvalidOid /* lots */ , InvalidOid /* tally */ , BYTEAOID
+	InvalidOid /* lots */ , InvalidOid /* tally */ , BYTEAOID, InvalidOid	/* hold[] */
 };
 static const char *const account_names[ACCOUNT_COLUMNS] = {
 	"account_id", "tier_id", "tier_since", "tier_until", "tier_pinned", "last_event_at",
-	"seq", "lots", "tally", "head"
+	"seq", "lots", "tally", "head", "holds"
 };
 
 static const Oid tier_types[TIER_COLUMNS] = {
@@ -171,8 +189,10 @@ static const char *const tier_names[TIER_COLUMNS] = {
 	"account_id", "tier_id", "changed_at", "recorded_at", "until", "cause", "source_id", "reason"
 };
 
+static Oid	hold_type = InvalidOid;
+
 /*
- * Find the oids of our two base types.  Where they changed, the extension was
+ * Find the oids of our types.  Where they changed, the extension was
  * dropped and made again in this session, and the kept plans are void.
  */
 static void
@@ -186,6 +206,8 @@ resolve_types(void)
 	account_types[7] = lots;
 	entry_types[8] = TallyTypeOid();
 	account_types[8] = entry_types[8];
+	hold_type = OurTypeOid("hold");
+	account_types[10] = get_array_type(hold_type);
 	for (int i = 0; i < PLAN_COUNT; i++)
 	{
 		if (plans[i] != NULL)
@@ -205,6 +227,7 @@ plan_types(PlanName name, Oid *types)
 	{
 		case PLAN_LOCK_ONE:
 		case PLAN_READ_ONE:
+		case PLAN_EXPIRED:
 			return 1;
 		case PLAN_LOCK_MANY:
 		case PLAN_MEMBERS:
@@ -214,6 +237,13 @@ plan_types(PlanName name, Oid *types)
 		case PLAN_TIER_AT:
 			types[1] = TIMESTAMPTZOID;
 			return 2;
+		case PLAN_BY_KEY:
+			types[1] = TEXTOID;
+			return 2;
+		case PLAN_SUM_OF_KIND:
+			types[1] = INT8OID;
+			types[2] = TEXTOID;
+			return 3;
 		case PLAN_ENTRY_ONE:
 			memcpy(types, entry_types, sizeof(entry_types));
 			return ENTRY_COLUMNS;
@@ -325,12 +355,47 @@ read_head(Account *account, Datum value)
 	memcpy(account->head, VARDATA_ANY(head), length);
 }
 
+/* Read one open hold. */
+static void
+read_hold(Hold *hold, Datum value)
+{
+	HeapTupleHeader header = DatumGetHeapTupleHeader(value);
+	TupleDesc	desc = lookup_rowtype_tupdesc(HeapTupleHeaderGetTypeId(header),
+											  HeapTupleHeaderGetTypMod(header));
+	HeapTupleData tuple = {.t_len = HeapTupleHeaderGetDatumLength(header), .t_data = header};
+	Datum		v[HOLD_COLUMNS];
+	bool		n[HOLD_COLUMNS];
+
+	heap_deform_tuple(&tuple, desc, v, n);
+	ReleaseTupleDesc(desc);
+	hold->hold_id = DatumGetInt64(v[0]);
+	hold->key = TextDatumGetCString(v[1]);
+	hold->held_at = DatumGetTimestampTz(v[2]);
+	hold->held_until = DatumGetTimestampTz(v[3]);
+	LotsFromDatum(v[4], &hold->lots);
+	hold->detail = copy_varlena(v[5], n[5]);
+}
+
+/* Read the open holds of an account. */
+void
+HoldsFromDatum(Datum value, Hold **holds, int *nholds)
+{
+	Datum	   *elements;
+	bool	   *nulls;
+
+	deconstruct_array(DatumGetArrayTypePCopy(value), OurTypeOid("hold"), -1,
+					  false, TYPALIGN_DOUBLE, &elements, &nulls, nholds);
+	*holds = palloc(sizeof(Hold) * Max(*nholds, 1));
+	for (int i = 0; i < *nholds; i++)
+		read_hold(&(*holds)[i], elements[i]);
+}
+
 /* Read an account from a row of ACCOUNT_SELECT. */
 static void
 read_account(Account *account, HeapTuple tuple, TupleDesc desc)
 {
-	Datum		v[13];
-	bool		n[13];
+	Datum		v[15];
+	bool		n[15];
 
 	heap_deform_tuple(tuple, desc, v, n);
 	memset(account, 0, sizeof(Account));
@@ -347,6 +412,9 @@ read_account(Account *account, HeapTuple tuple, TupleDesc desc)
 	LotsFromDatum(v[10], &account->lots);
 	TallyFromDatum(v[11], &account->tally);
 	read_head(account, v[12]);
+	account->frozen = DatumGetBool(v[13]);
+	if (!n[14])
+		HoldsFromDatum(v[14], &account->hold, &account->nholds);
 }
 
 /* Read the accounts of the last result into the ledger. */
@@ -492,6 +560,17 @@ LedgerAccounts(Ledger *ledger, Account **accounts)
  * Posting
  * ------------------------------------------------------------------------ */
 
+/* The text of an entry's detail, as its hash covers it. */
+const char *
+SealedDetail(Datum detail, int *length)
+{
+	Jsonb	   *jsonb = DatumGetJsonbP(detail);
+	char	   *text = JsonbToCString(NULL, &jsonb->root, VARSIZE(jsonb));
+
+	*length = (int) strlen(text);
+	return text;
+}
+
 /* Hash a queued entry onto its account's chain. */
 static void
 chain_entry(Ledger *ledger, Account *account, QueuedEntry *entry)
@@ -516,6 +595,7 @@ chain_entry(Ledger *ledger, Account *account, QueuedEntry *entry)
 	sealed.reason_length = entry->reason == NULL ? 0 : (int) strlen(entry->reason);
 	sealed.key = entry->key;
 	sealed.key_length = entry->key == NULL ? 0 : (int) strlen(entry->key);
+	sealed.detail = entry->detail == 0 ? NULL : SealedDetail(entry->detail, &sealed.detail_length);
 	SealEntry(&sealed, account->head, account->has_head, entry->hash);
 	memcpy(account->head, entry->hash, SEAL_HASH_BYTES);
 	account->has_head = true;
@@ -571,6 +651,7 @@ LedgerPost(Ledger *ledger, Account *account, const Posting *posting)
 	entry->breakdown = copy_bytes(posting->breakdown);
 	entry->reason = posting->reason;
 	entry->key = posting->key;
+	entry->detail = copy_varlena(posting->detail, posting->detail == 0);
 	entry->lots = LotsToDatum(lots);
 	entry->tally = TallyToDatum(tally);
 	LotsRaise(lotset_total(lots, &entry->points));
@@ -690,8 +771,8 @@ LedgerPosted(Ledger *ledger, int64 *source_ids, int n, Posted **result)
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		MemoryContext old = MemoryContextSwitchTo(ledger->context);
-		Datum		v[7];
-		bool		nulls[7];
+		Datum		v[8];
+		bool		nulls[8];
 
 		heap_deform_tuple(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, v, nulls);
 		if (count == 0 || posted[count - 1].source_id != DatumGetInt64(v[0]) ||
@@ -702,6 +783,7 @@ LedgerPosted(Ledger *ledger, int64 *source_ids, int n, Posted **result)
 			lotset_init(&posted[count - 1].lots);
 			tallyset_init(&posted[count - 1].tally);
 			posted[count - 1].held = DatumGetBool(v[5]);
+			posted[count - 1].returned = DatumGetBool(v[7]);
 			posted[count - 1].recorded_at = nulls[6] ? DT_NOEND : DatumGetTimestampTz(v[6]);
 		}
 		add_posted(&posted[count - 1], v, nulls);
@@ -710,6 +792,78 @@ LedgerPosted(Ledger *ledger, int64 *source_ids, int n, Posted **result)
 	SPI_freetuptable(SPI_tuptable);
 	*result = posted;
 	return count;
+}
+
+/* Find the entry that a key made for an account. */
+bool
+LedgerFindKey(Ledger *ledger, int64 account_id, const char *key, KeyedEntry *entry)
+{
+	Datum		values[2] = {Int64GetDatum(account_id), CStringGetTextDatum(key)};
+	MemoryContext old;
+	Datum		v[6];
+	bool		n[6];
+	bool		found;
+
+	execute(PLAN_BY_KEY, values, NULL, SPI_OK_SELECT);
+	found = SPI_processed > 0;
+	if (found)
+	{
+		old = MemoryContextSwitchTo(ledger->context);
+		heap_deform_tuple(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, v, n);
+		entry->seq = DatumGetInt64(v[0]);
+		entry->kind = TextDatumGetCString(v[1]);
+		entry->points = DatumGetInt64(v[2]);
+		entry->source_id = n[3] ? 0 : DatumGetInt64(v[3]);
+		LotsFromDatum(v[4], &entry->lots);
+		entry->detail = copy_varlena(v[5], n[5]);
+		MemoryContextSwitchTo(old);
+	}
+	SPI_freetuptable(SPI_tuptable);
+	return found;
+}
+
+/* The points that entries of one kind posted for a source. */
+int64
+LedgerSumOfKind(Ledger *ledger, int64 account_id, int64 source_id, const char *kind)
+{
+	Datum		values[3] = {Int64GetDatum(account_id), Int64GetDatum(source_id),
+	CStringGetTextDatum(kind)};
+	bool		isnull;
+	int64		sum;
+
+	execute(PLAN_SUM_OF_KIND, values, NULL, SPI_OK_SELECT);
+	sum = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	SPI_freetuptable(SPI_tuptable);
+	return sum;
+}
+
+/* What an account lost by expiry: the sum of its closing entries, negative. */
+void
+LedgerExpired(Ledger *ledger, int64 account_id, LotSet *lots)
+{
+	Datum		value = Int64GetDatum(account_id);
+
+	execute(PLAN_EXPIRED, &value, NULL, SPI_OK_SELECT);
+	lotset_init(lots);
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		bool		isnull;
+		LotSet		entry;
+
+		LotsFromDatum(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull),
+					  &entry);
+		LotsRaise(lotset_add(lots, &entry));
+	}
+	SPI_freetuptable(SPI_tuptable);
+}
+
+/* A number for something that entries will name as their source. */
+int64
+LedgerNextSource(void)
+{
+	Oid			schema = get_namespace_oid("loyalty", false);
+
+	return nextval_internal(get_relname_relid("transaction_id_seq", schema), false);
 }
 
 /* ------------------------------------------------------------------------
@@ -756,7 +910,36 @@ entry_columns(const Ledger *ledger, const QueuedEntry *entry, Datum *v, bool *n)
 	n[11] = entry->reason == NULL;
 	v[12] = text_datum(entry->key);
 	n[12] = entry->key == NULL;
-	v[13] = hash_datum(entry->hash);
+	v[13] = entry->detail;
+	n[13] = entry->detail == 0;
+	v[14] = hash_datum(entry->hash);
+}
+
+/* Make an array of an account's open holds. */
+static Datum
+holds_datum(const Account *account)
+{
+	TupleDesc	desc = lookup_rowtype_tupdesc(hold_type, -1);
+	Datum	   *elements = palloc(sizeof(Datum) * account->nholds);
+
+	for (int i = 0; i < account->nholds; i++)
+	{
+		const Hold *hold = &account->hold[i];
+		Datum		v[HOLD_COLUMNS];
+		bool		n[HOLD_COLUMNS] = {false};
+
+		v[0] = Int64GetDatum(hold->hold_id);
+		v[1] = CStringGetTextDatum(hold->key);
+		v[2] = TimestampTzGetDatum(hold->held_at);
+		v[3] = TimestampTzGetDatum(hold->held_until);
+		v[4] = LotsToDatum(&hold->lots);
+		v[5] = hold->detail;
+		n[5] = hold->detail == 0;
+		elements[i] = HeapTupleGetDatum(heap_form_tuple(desc, v, n));
+	}
+	ReleaseTupleDesc(desc);
+	return PointerGetDatum(construct_array(elements, account->nholds, hold_type, -1, false,
+										   TYPALIGN_DOUBLE));
 }
 
 /* The columns of an account. */
@@ -781,6 +964,8 @@ account_columns(const Account *account, Datum *v, bool *n)
 	v[9] = hash_datum(account->head);
 	if (!account->has_head)
 		SET_VARSIZE(DatumGetPointer(v[9]), VARHDRSZ);
+	n[10] = account->nholds == 0;
+	v[10] = n[10] ? (Datum) 0 : holds_datum(account);
 }
 
 /* SPI's form of nulls. */

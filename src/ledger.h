@@ -13,6 +13,17 @@
 #include "seal.h"
 #include "tally.h"
 
+/* Points set aside for a redemption that is still to be captured or released */
+typedef struct Hold
+{
+	int64		hold_id;
+	char	   *key;
+	TimestampTz held_at;
+	TimestampTz held_until;
+	LotSet		lots;
+	Datum		detail;			/* jsonb */
+} Hold;
+
 /* An account under its row lock, with what the decision may know of its owner */
 typedef struct Account
 {
@@ -29,7 +40,11 @@ typedef struct Account
 	uint8		head[SEAL_HASH_BYTES];
 	bool		has_head;
 
+	int			nholds;
+	Hold	   *hold;			/* open ones */
+
 	bool		closed;
+	bool		frozen;
 	TimestampTz joined_at;
 
 	/* set by LedgerLoadMembers */
@@ -52,6 +67,7 @@ typedef struct Posting
 	bytea	   *breakdown;		/* NULL: none */
 	const char *reason;			/* NULL: none */
 	const char *key;			/* NULL: none */
+	Datum		detail;			/* jsonb, 0: none */
 } Posting;
 
 /* What was posted for a source so far */
@@ -65,7 +81,19 @@ typedef struct Posted
 	int			nbreakdowns;
 	bytea	  **breakdown;		/* in order of posting */
 	bool		held;
+	bool		returned;		/* there are returns of it */
 } Posted;
+
+/* An entry that a key made */
+typedef struct KeyedEntry
+{
+	int64		seq;
+	char	   *kind;
+	int64		points;
+	int64		source_id;
+	LotSet		lots;
+	Datum		detail;			/* jsonb, 0: none */
+} KeyedEntry;
 
 typedef struct Ledger Ledger;
 
@@ -82,8 +110,14 @@ extern int32 LedgerTierAt(Ledger *ledger, int64 account_id, TimestampTz at);
 extern void LedgerHold(Ledger *ledger, int64 source_id, int64 account_id,
 					   const char *reason, const char *detail);
 extern int	LedgerPosted(Ledger *ledger, int64 *source_ids, int n, Posted **posted);
+extern bool LedgerFindKey(Ledger *ledger, int64 account_id, const char *key, KeyedEntry *entry);
+extern int64 LedgerSumOfKind(Ledger *ledger, int64 account_id, int64 source_id, const char *kind);
+extern void LedgerExpired(Ledger *ledger, int64 account_id, LotSet *lots);
+extern int64 LedgerNextSource(void);
 extern void LedgerFlush(Ledger *ledger);
 extern void LedgerClose(Ledger *ledger);
 extern TimestampTz LedgerNow(const Ledger *ledger);
+extern void HoldsFromDatum(Datum value, Hold **holds, int *nholds);
+extern const char *SealedDetail(Datum detail, int *length);
 
 #endif							/* LOYALTY_LEDGER_H */

@@ -345,12 +345,12 @@ lotset_close_expired(const LotSet *balance, int32 day, LotSet *delta)
 	return CORE_OK;
 }
 
-/* What earning a lot posts: a debt is repaid first. */
+/* What earning a lot posts: a debt is repaid first, less what the delta repays already. */
 CoreStatus
 lotset_earn(const LotSet *balance, Lot earned, LotSet *delta)
 {
 	Lot			repaid = debt_key;
-	int64		debt = lotset_debt(balance);
+	int64		debt = lotset_debt(balance) - amount_of(delta, &debt_key);
 
 	if (earned.amount < 0 || !lot_is_valid(earned))
 		return CORE_INVALID;
@@ -413,6 +413,104 @@ compare_spending(const void *a, const void *b)
 		return left->expires_on < right->expires_on ? -1 : 1;
 	return (left->available_from > right->available_from) -
 		(left->available_from < right->available_from);
+}
+
+/* The positive lots of a set in spending order; the caller frees the array. */
+static const Lot **
+in_spending_order(const LotSet *set, int *n)
+{
+	const Lot **order = core_alloc(sizeof(Lot *) * (set->n + 1));
+
+	*n = 0;
+	for (int i = 0; i < set->n; i++)
+	{
+		if (set->lot[i].amount > 0)
+			order[(*n)++] = &set->lot[i];
+	}
+	qsort(order, *n, sizeof(Lot *), compare_spending);
+	return order;
+}
+
+/*
+ * A part of a set's positive lots: so many points in spending order, or from
+ * its end, after skipping some.
+ */
+CoreStatus
+lotset_part(const LotSet *set, bool last_first, int64 skip, int64 points, LotSet *part)
+{
+	int			n;
+	const Lot **order = in_spending_order(set, &n);
+	CoreStatus	status = CORE_OK;
+
+	for (int i = 0; i < n && points > 0 && status == CORE_OK; i++)
+	{
+		Lot			lot = *order[last_first ? n - 1 - i : i];
+		int64		skipped = lot.amount < skip ? lot.amount : skip;
+
+		skip -= skipped;
+		lot.amount -= skipped;
+		if (lot.amount > points)
+			lot.amount = points;
+		points -= lot.amount;
+		status = lotset_add_lot(part, lot);
+	}
+	core_free(order);
+	return status == CORE_OK && points > 0 ? CORE_INSUFFICIENT : status;
+}
+
+/* The lot that points which died live on in. */
+static Lot
+revived(Lot lot, int32 day, int grace_days)
+{
+	lot.available_from = day;
+	lot.expires_on = day > DAY_LAST - 1 - grace_days ? DAY_LAST - 1 : day + grace_days;
+	return lot;
+}
+
+/* Tell whether a lot that died is to live again. */
+static bool
+lives_again(const Lot *lot, int32 day, RestorePolicy policy, int grace_days)
+{
+	return policy == RESTORE_WITH_GRACE && grace_days > 0 && lot->expires_on <= day &&
+		lot->expires_on != DAY_LAST;
+}
+
+/* What giving lots back posts: the very same, those that died by policy; a debt is repaid first. */
+CoreStatus
+lotset_restore(const LotSet *balance, const LotSet *given, int32 day, RestorePolicy policy,
+			   int grace_days, LotSet *delta)
+{
+	for (int i = 0; i < given->n; i++)
+	{
+		Lot			lot = given->lot[i];
+		CoreStatus	status;
+
+		if (lives_again(&lot, day, policy, grace_days))
+			lot = revived(lot, day, grace_days);
+		status = lotset_earn(balance, lot, delta);
+		if (status != CORE_OK)
+			return status;
+	}
+	return CORE_OK;
+}
+
+/* What thawing lots posts that are in the balance already: those that died meanwhile may live again. */
+CoreStatus
+lotset_revive(const LotSet *frozen, int32 day, RestorePolicy policy, int grace_days, LotSet *delta)
+{
+	for (int i = 0; i < frozen->n; i++)
+	{
+		Lot			lot = frozen->lot[i];
+
+		if (!lives_again(&lot, day, policy, grace_days))
+			continue;
+		if (lotset_add_lot(delta, revived(lot, day, grace_days)) != CORE_OK)
+			return CORE_OVERFLOW;
+		lot.amount = -lot.amount;
+		if (lotset_add_lot(delta, lot) != CORE_OK)
+			return CORE_OVERFLOW;
+	}
+	return CORE_OK;
 }
 
 /* Draw on the living lots of a balance in spending order; pending or available ones. */
@@ -484,6 +582,41 @@ lotset_take_back(const LotSet *balance, const LotSet *posted, int64 points, int3
 		status = draw_debt(balance, policy, limit, delta, &left);
 	*taken = points - left;
 	return status;
+}
+
+/*
+ * What opens dead lots again of which points are to be taken back.
+ *
+ * Goes through the posted lots in the order of taking back; what a lot does
+ * not hold any more but has lost by dying (expired: the sum of the closing
+ * entries, negative) is opened.
+ */
+CoreStatus
+lotset_reopen(const LotSet *balance, const LotSet *posted, const LotSet *expired, int64 points,
+			  LotSet *delta)
+{
+	for (int i = posted->n - 1; i >= 0 && points > 0; i--)
+	{
+		Lot			lot = posted->lot[i];
+		int64		there = amount_of(balance, &lot);
+		int64		died = amount_of(expired, &lot);
+		int64		wanted = lot.amount < points ? lot.amount : points;
+
+		if (lot.amount <= 0 || is_debt(&lot))
+			continue;
+		points -= wanted;
+		lot.amount = wanted - (there > 0 ? there : 0);
+		if (died >= 0 || lot.amount <= 0)
+			continue;
+		if (lot.amount > -died)
+		{
+			points += lot.amount + died;
+			lot.amount = -died;
+		}
+		if (lotset_add_lot(delta, lot) != CORE_OK)
+			return CORE_OVERFLOW;
+	}
+	return CORE_OK;
 }
 
 /* What spending points on a day posts: soonest expiry first, never-expiring last. */

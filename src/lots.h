@@ -34,6 +34,13 @@ typedef enum NegativePolicy
 	NEGATIVE_ALLOW
 } NegativePolicy;
 
+/* What becomes of points that died before they are given back */
+typedef enum RestorePolicy
+{
+	RESTORE_WITH_GRACE,			/* they live again for some days */
+	RESTORE_EXPIRED				/* they come back as they are: dead */
+} RestorePolicy;
+
 extern void lotset_init(LotSet *set);
 extern void lotset_free(LotSet *set);
 extern void lotset_copy(LotSet *copy, const LotSet *set);
@@ -53,7 +60,15 @@ extern CoreStatus lotset_earn(const LotSet *balance, Lot earned, LotSet *delta);
 extern CoreStatus lotset_take_back(const LotSet *balance, const LotSet *posted, int64 points,
 								   int32 day, NegativePolicy policy, int64 limit,
 								   LotSet *delta, int64 *taken);
+extern CoreStatus lotset_reopen(const LotSet *balance, const LotSet *posted,
+								const LotSet *expired, int64 points, LotSet *delta);
 extern CoreStatus lotset_spend(const LotSet *balance, int64 points, int32 day, LotSet *delta);
+extern CoreStatus lotset_restore(const LotSet *balance, const LotSet *given, int32 day,
+								 RestorePolicy policy, int grace_days, LotSet *delta);
+extern CoreStatus lotset_revive(const LotSet *frozen, int32 day, RestorePolicy policy,
+								int grace_days, LotSet *delta);
+extern CoreStatus lotset_part(const LotSet *set, bool last_first, int64 skip, int64 points,
+							  LotSet *part);
 extern bool lot_is_valid(Lot lot);
 extern size_t lotset_encoded_size(const LotSet *set);
 extern size_t lotset_encode(const LotSet *set, uint8 *bytes);
@@ -62,8 +77,10 @@ extern CoreStatus lotset_decode(const uint8 *bytes, size_t length, LotSet *set);
 #ifndef LOYALTY_CORE_ONLY
 extern LotSet *LotsFromDatum(Datum value, LotSet *set);
 extern Datum LotsToDatum(const LotSet *set);
+extern char *LotsToText(const LotSet *set);
 extern void LotsRaise(CoreStatus status);
 extern Oid	LotsTypeOid(void);
+extern Oid	OurTypeOid(const char *name);
 #endif
 
 #endif							/* LOYALTY_LOTS_H */

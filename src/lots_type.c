@@ -51,8 +51,8 @@ LotsRaise(CoreStatus status)
 }
 
 /* Find a type of our schema. */
-static Oid
-our_type(const char *name)
+Oid
+OurTypeOid(const char *name)
 {
 	return GetSysCacheOid2(TYPENAMENSP, Anum_pg_type_oid, CStringGetDatum(name),
 						   ObjectIdGetDatum(get_namespace_oid("loyalty", false)));
@@ -62,7 +62,7 @@ our_type(const char *name)
 Oid
 LotsTypeOid(void)
 {
-	return our_type("lots");
+	return OurTypeOid("lots");
 }
 
 /* Read a datum into a set in the current memory context. */
@@ -232,20 +232,17 @@ append_day(StringInfo out, int32 day)
 	}
 }
 
-PG_FUNCTION_INFO_V1(loyalty_lots_out);
-
-Datum
-loyalty_lots_out(PG_FUNCTION_ARGS)
+/* The text form of a set. */
+char *
+LotsToText(const LotSet *set)
 {
 	StringInfoData out;
-	LotSet		set;
 
-	LotsFromDatum(PG_GETARG_DATUM(0), &set);
 	initStringInfo(&out);
 	appendStringInfoChar(&out, '{');
-	for (int i = 0; i < set.n; i++)
+	for (int i = 0; i < set->n; i++)
 	{
-		const Lot  *lot = &set.lot[i];
+		const Lot  *lot = &set->lot[i];
 
 		appendStringInfoString(&out, i == 0 ? "[" : ", [");
 		if (lot->available_from != DATEVAL_NOBEGIN)
@@ -256,7 +253,17 @@ loyalty_lots_out(PG_FUNCTION_ARGS)
 		appendStringInfo(&out, ")=" INT64_FORMAT, lot->amount);
 	}
 	appendStringInfoChar(&out, '}');
-	PG_RETURN_CSTRING(out.data);
+	return out.data;
+}
+
+PG_FUNCTION_INFO_V1(loyalty_lots_out);
+
+Datum
+loyalty_lots_out(PG_FUNCTION_ARGS)
+{
+	LotSet		set;
+
+	PG_RETURN_CSTRING(LotsToText(LotsFromDatum(PG_GETARG_DATUM(0), &set)));
 }
 
 /* ------------------------------------------------------------------------

@@ -20,6 +20,7 @@
 #include "award.h"
 #include "compat.h"
 #include "errors.h"
+#include "hold.h"
 #include "ledger.h"
 #include "program.h"
 #include "tier.h"
@@ -107,6 +108,7 @@ loyalty_take_lots(PG_FUNCTION_ARGS)
 	Program    *program;
 	LotSet		none;
 	LotSet		lots;
+	LotSet		free;
 	int64		taken;
 	CoreStatus	status;
 	NegativePolicy policy;
@@ -121,7 +123,7 @@ loyalty_take_lots(PG_FUNCTION_ARGS)
 	ProgramUnpin(program);
 	lotset_init(&none);
 	lotset_init(&lots);
-	status = lotset_take_back(&account->lots, &none, points, PG_GETARG_DATEADT(2),
+	status = lotset_take_back(HoldsFree(account, &free), &none, points, PG_GETARG_DATEADT(2),
 							  policy, limit, &lots, &taken);
 	if (status == CORE_INSUFFICIENT)
 		ereport(ERROR,
@@ -184,6 +186,19 @@ lock_array(Ledger *ledger, ArrayType *array, Account **accounts)
 	return LedgerAccounts(ledger, accounts);
 }
 
+/* Resolve the holds of an account that ended by themselves. */
+static void
+settle_holds(Ledger *ledger, Account *account)
+{
+	Program    *program;
+
+	if (account->nholds == 0)
+		return;
+	program = ProgramPin(account->program_id);
+	HoldsSettle(ledger, program, account);
+	ProgramUnpin(program);
+}
+
 PG_FUNCTION_INFO_V1(loyalty_post_expiry);
 
 /* post_expiry(account_ids, as_of): close dead lots. */
@@ -201,12 +216,14 @@ loyalty_post_expiry(PG_FUNCTION_ARGS)
 	n = lock_array(ledger, PG_GETARG_ARRAYTYPE_P(0), &accounts);
 	for (int i = 0; i < n; i++)
 	{
+		LotSet		free;
 		LotSet		dead;
 		Posting		posting = {.kind = "expire", .lots = &dead};
 
+		settle_holds(ledger, &accounts[i]);
 		posting.occurred_at = Max(LedgerNow(ledger), accounts[i].last_event_at);
 		lotset_init(&dead);
-		LotsRaise(lotset_close_expired(&accounts[i].lots, as_of, &dead));
+		LotsRaise(lotset_close_expired(HoldsFree(&accounts[i], &free), as_of, &dead));
 		if (dead.n == 0)
 			continue;
 		LedgerPost(ledger, &accounts[i], &posting);
@@ -441,6 +458,20 @@ mark_released(int64 source_id)
 	return SPI_processed == 1;
 }
 
+/* Take back what came back of a purchase while its award was held. */
+static void
+settle_returns(int64 source_id)
+{
+	Oid			type = INT8OID;
+	Datum		value = Int64GetDatum(source_id);
+
+	if (SPI_execute_with_args("SELECT loyalty.post_return($1, pg_catalog.now(), NULL,"
+							  " 'loyalty:returns of held ' || $1, NULL)"
+							  " WHERE EXISTS (SELECT FROM loyalty.returned r WHERE r.purchase_id = $1)",
+							  1, &type, &value, NULL, false, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not settle the returns of purchase " INT64_FORMAT, source_id);
+}
+
 PG_FUNCTION_INFO_V1(loyalty_release_award);
 
 /* release_award(source_id): decide a held award now and post it. */
@@ -482,6 +513,7 @@ loyalty_release_award(PG_FUNCTION_ARGS)
 		PG_END_TRY();
 		LedgerFlush(ledger);
 		LedgerClose(ledger);
+		settle_returns(source_id);
 	}
 	SPI_finish();
 	PG_RETURN_INT64(outcome.award.points);
@@ -510,8 +542,8 @@ loyalty_entry_hash(PG_FUNCTION_ARGS)
 	HeapTupleHeader header;
 	HeapTupleData tuple;
 	TupleDesc	desc;
-	Datum		v[14];
-	bool		n[14];
+	Datum		v[15];
+	bool		n[15];
 	SealedEntry sealed;
 	bytea	   *previous = PG_ARGISNULL(0) ? NULL : PG_GETARG_BYTEA_PP(0);
 	bytea	   *result;
@@ -543,10 +575,20 @@ loyalty_entry_hash(PG_FUNCTION_ARGS)
 	sealed.actor = composite_text(v[10], n[10], &sealed.actor_length);
 	sealed.reason = composite_text(v[11], n[11], &sealed.reason_length);
 	sealed.key = composite_text(v[12], n[12], &sealed.key_length);
+	sealed.detail = n[13] ? NULL : SealedDetail(v[13], &sealed.detail_length);
 
 	result = palloc(VARHDRSZ + SEAL_HASH_BYTES);
 	SET_VARSIZE(result, VARHDRSZ + SEAL_HASH_BYTES);
 	SealEntry(&sealed, has_previous ? (uint8 *) VARDATA_ANY(previous) : NULL, has_previous,
 			  (uint8 *) VARDATA(result));
 	PG_RETURN_BYTEA_P(result);
+}
+
+PG_FUNCTION_INFO_V1(loyalty_currency_digits);
+
+/* currency_digits(code): digits of the minor unit. */
+Datum
+loyalty_currency_digits(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_INT32(currency_digits(text_to_cstring(PG_GETARG_TEXT_PP(0))));
 }

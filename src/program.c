@@ -273,12 +273,12 @@ query_program(const char *sql, int32 program_id)
 	return SPI_processed;
 }
 
-/* What a whole point is worth, NULL where the programme does not say. */
+/* A number that the programme keeps, NULL where it does not say. */
 static Numeric
-load_point_value(Program *program)
+load_numeric(Program *program, const char *name)
 {
 	bool		isnull;
-	Datum		value = column_datum(0, "point_value", &isnull);
+	Datum		value = column_datum(0, name, &isnull);
 	MemoryContext old;
 	Numeric		copy;
 
@@ -290,13 +290,24 @@ load_point_value(Program *program)
 	return copy;
 }
 
+/* A count of points, otherwise where it is null. */
+static int64
+column_points(int row, const char *name, int64 otherwise)
+{
+	bool		isnull;
+	Datum		value = column_datum(row, name, &isnull);
+
+	return isnull ? otherwise : DatumGetInt64(value);
+}
+
 /* Read the policies. */
 static void
 load_policies(Program *program)
 {
 	char	   *fixed_day;
 
-	if (query_program("SELECT * FROM loyalty.program WHERE program_id = $1",
+	if (query_program("SELECT *, point_value * 0.1::pg_catalog.numeric ^ points_scale AS unit_value"
+					  " FROM loyalty.program WHERE program_id = $1",
 					  program->program_id) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_LY_UNKNOWN_PROGRAM),
@@ -329,9 +340,16 @@ load_policies(Program *program)
 	program->earn_on_gift_card = column_bool(0, "earn_on_gift_card");
 	program->earn_on_points = column_bool(0, "earn_on_points");
 	program->negative = WORD(0, "negative", "forbid", "clamp", "allow");
-	program->negative_limit = column_text(0, "negative_limit") == NULL ? -1 :
-		pg_strtoint64(column_text(0, "negative_limit"));
-	program->point_value = load_point_value(program);
+	program->negative_limit = column_points(0, "negative_limit", -1);
+	program->restore = WORD(0, "restore", "grace", "expired");
+	program->restore_days = column_int32(0, "restore_days");
+	program->redeem_min = column_points(0, "redeem_min", 1);
+	program->redeem_step = column_points(0, "redeem_step", 1);
+	program->redeem_max = column_points(0, "redeem_max", -1);
+	program->transfer_max = column_points(0, "transfer_max", -1);
+	program->point_value = load_numeric(program, "point_value");
+	program->unit_value = load_numeric(program, "unit_value");
+	program->currency_digits = currency_digits(program->currency);
 	program->hold_on_error = WORD(0, "on_rule_error", "fail", "hold") == 1;
 	program->tier_policy.window =
 		WORD(0, "tier_window", "calendar", "rolling", "anniversary", "lifetime");

@@ -14,6 +14,7 @@
 #include "utils/timestamp.h"
 
 #include "calendar.h"
+#include "currency.h"
 #include "expression.h"
 #include "facts.h"
 #include "lots.h"
@@ -96,7 +97,15 @@ typedef struct Program
 	NegativePolicy negative;
 	int64		negative_limit; /* -1: none */
 	bool		hold_on_error;
-	Numeric		point_value;	/* NULL: none */
+	Numeric		point_value;	/* money of a whole point; NULL: none */
+	RestorePolicy restore;
+	int			restore_days;
+	int64		redeem_min;		/* smallest units, likewise below */
+	int64		redeem_step;
+	int64		redeem_max;		/* -1: none */
+	int64		transfer_max;	/* -1: none */
+	Numeric		unit_value;		/* money of a smallest unit of a point; NULL: none */
+	int			currency_digits;
 
 	TierPolicy	tier_policy;
 	int			ntiers;

@@ -88,5 +88,6 @@ SealEntry(const SealedEntry *entry, const uint8 *previous, bool has_previous, ui
 	feed_bytes(&state, entry->actor, entry->actor_length);
 	feed_bytes(&state, entry->reason, entry->reason_length);
 	feed_bytes(&state, entry->key, entry->key_length);
+	feed_bytes(&state, entry->detail, entry->detail_length);
 	crypto_generichash_final(&state, hash, SEAL_HASH_BYTES);
 }

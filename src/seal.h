@@ -32,6 +32,8 @@ typedef struct SealedEntry
 	int			reason_length;
 	const char *key;
 	int			key_length;
+	const char *detail;			/* its text form */
+	int			detail_length;
 } SealedEntry;
 
 extern void SealEntry(const SealedEntry *entry, const uint8 *previous, bool has_previous,

@@ -1,0 +1,102 @@
+/*
+ * redeem: points after they are earned.  Every function takes a key of the
+ * caller's: the same key and content again gives the first result and changes
+ * nothing, other content is LY404, for ever.
+ */
+
+CREATE FUNCTION loyalty.payable_with_points(program_id integer, order_amount numeric, lines loyalty.line[]) RETURNS numeric
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_variable
+DECLARE
+    p loyalty.program;
+    payable numeric;
+BEGIN
+    SELECT * INTO p FROM loyalty.program q WHERE q.program_id = program_id;
+    IF order_amount < 0 OR order_amount = 'NaN' OR order_amount >= 1e12 THEN
+        RAISE EXCEPTION 'order_amount % is not an amount of money', order_amount
+            USING ERRCODE = 'LY101', DETAIL = 'Expected an amount from 0 to 10^12.';
+    END IF;
+    payable := order_amount * p.redeem_max_share;
+    IF lines IS NOT NULL THEN
+        payable := least(payable, (SELECT coalesce(sum(least(x.amount, p.redeem_line_max)), 0) * CASE WHEN order_amount IS NULL THEN p.redeem_max_share ELSE 1 END
+            FROM (SELECT greatest(coalesce(l.amount, l.quantity * l.unit_price - coalesce(l.discount, 0), 0), 0) AS amount, l.sku
+                  FROM unnest(lines) l) x
+            WHERE NOT EXISTS (SELECT FROM loyalty.product a WHERE a.program_id = p.program_id AND a.sku = x.sku AND a.excluded)));
+    END IF;
+    RETURN payable;
+END
+$$;
+COMMENT ON FUNCTION loyalty.payable_with_points(integer, numeric, loyalty.line[]) IS 'Most money of an order that points may pay: its amount and its lines, by redeem_max_share and redeem_line_max; excluded articles not at all';
+REVOKE ALL ON FUNCTION loyalty.payable_with_points(integer, numeric, loyalty.line[]) FROM PUBLIC;
+
+CREATE FUNCTION loyalty.redeem(member_id bigint, points bigint, key text, partial boolean DEFAULT false,
+        order_amount numeric DEFAULT NULL, lines loyalty.line[] DEFAULT NULL, reference text DEFAULT NULL,
+        store text DEFAULT NULL, cashier text DEFAULT NULL, reason text DEFAULT NULL,
+        OUT redemption_id bigint, OUT redeemed bigint, OUT money numeric, OUT currency text)
+    LANGUAGE C VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'loyalty_redeem';
+COMMENT ON FUNCTION loyalty.redeem IS 'Spends points (smallest units), those that expire soonest first; with partial as many as the balance, the order and the programme allow. Returns what was taken and its money value in whole minor units';
+REVOKE ALL ON FUNCTION loyalty.redeem FROM PUBLIC;
+
+CREATE FUNCTION loyalty.hold(member_id bigint, points bigint, key text, ttl interval DEFAULT '15 minutes',
+        partial boolean DEFAULT false, order_amount numeric DEFAULT NULL, lines loyalty.line[] DEFAULT NULL,
+        reference text DEFAULT NULL, store text DEFAULT NULL, cashier text DEFAULT NULL,
+        OUT redemption_id bigint, OUT held bigint, OUT money numeric, OUT currency text, OUT held_until timestamptz)
+    LANGUAGE C VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'loyalty_hold';
+COMMENT ON FUNCTION loyalty.hold IS 'Sets points aside until they are captured, released, or ttl has passed, which needs no job. Held lots neither die nor are spent by others';
+REVOKE ALL ON FUNCTION loyalty.hold FROM PUBLIC;
+
+CREATE FUNCTION loyalty.capture(member_id bigint, key text, points bigint DEFAULT NULL, reference text DEFAULT NULL,
+        OUT redemption_id bigint, OUT redeemed bigint, OUT money numeric, OUT currency text)
+    LANGUAGE C VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'loyalty_capture';
+COMMENT ON FUNCTION loyalty.capture IS 'Spends the hold with that key, or some points of it; the rest is released';
+REVOKE ALL ON FUNCTION loyalty.capture FROM PUBLIC;
+
+CREATE FUNCTION loyalty.release(member_id bigint, key text, reason text DEFAULT NULL) RETURNS bigint
+    LANGUAGE C VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'loyalty_release';
+COMMENT ON FUNCTION loyalty.release IS 'Gives the hold with that key back; returns its points';
+REVOKE ALL ON FUNCTION loyalty.release FROM PUBLIC;
+
+CREATE FUNCTION loyalty.undo(member_id bigint, key text, points bigint DEFAULT NULL, undo_key text DEFAULT NULL,
+        reason text DEFAULT NULL, OUT redemption_id bigint, OUT restored bigint, OUT money numeric, OUT currency text)
+    LANGUAGE C VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'loyalty_undo';
+COMMENT ON FUNCTION loyalty.undo IS 'Gives the redemption with that key back, whole or in part: the very lots it took, those that died meanwhile by the programme''s policy restore. A part needs an undo_key of its own';
+REVOKE ALL ON FUNCTION loyalty.undo FROM PUBLIC;
+
+CREATE FUNCTION loyalty.transfer(from_member bigint, to_member bigint, points bigint, key text, reason text DEFAULT NULL) RETURNS bigint
+    LANGUAGE C VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'loyalty_transfer';
+COMMENT ON FUNCTION loyalty.transfer IS 'Moves points from one member to another of the programme; the lots keep their days. The key belongs to the giver';
+REVOKE ALL ON FUNCTION loyalty.transfer FROM PUBLIC;
+
+CREATE FUNCTION loyalty.write_off(member_id bigint, reason text, key text, points bigint DEFAULT NULL) RETURNS bigint
+    LANGUAGE C VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'loyalty_write_off';
+COMMENT ON FUNCTION loyalty.write_off IS 'Forgives a member''s debt or a part of it, with a reason; returns the points forgiven';
+REVOKE ALL ON FUNCTION loyalty.write_off FROM PUBLIC;
+
+CREATE VIEW loyalty.redemption AS
+    SELECT e.source_id AS redemption_id, a.program_id, e.account_id AS member_id, e.key, e.kind = 'capture' AS was_held,
+           e.occurred_at, -e.points AS points, coalesce(u.points, 0) AS undone, -e.points - coalesce(u.points, 0) AS spent,
+           round((e.detail ->> 'money')::numeric, loyalty.currency_digits(e.detail ->> 'currency')) AS money, round(coalesce(u.money, 0), loyalty.currency_digits(e.detail ->> 'currency')) AS money_undone, e.detail ->> 'currency' AS currency,
+           e.detail -> 'request' ->> 'reference' AS reference, e.detail -> 'request' ->> 'store' AS store,
+           e.detail -> 'request' ->> 'cashier' AS cashier, e.actor, e.reason
+    FROM loyalty.entry e
+         JOIN loyalty.account a USING (account_id)
+         LEFT JOIN LATERAL (SELECT sum(n.points)::bigint AS points, sum((n.detail ->> 'money')::numeric) AS money FROM loyalty.entry n
+                            WHERE n.source_id = e.source_id AND n.account_id = e.account_id AND n.kind = 'undo') u ON true
+    WHERE e.kind IN ('redeem', 'capture');
+COMMENT ON VIEW loyalty.redemption IS 'Every redemption, with what was given back of it';
+
+CREATE VIEW loyalty.open_hold AS
+    SELECT h.hold_id AS redemption_id, a.program_id, a.account_id AS member_id, h.key, h.held_at, h.held_until, h.held_until <= now() AS lapsed,
+           loyalty.total(h.lots) AS points, round((h.detail ->> 'held_money')::numeric, loyalty.currency_digits(h.detail ->> 'currency')) AS money, h.detail ->> 'currency' AS currency,
+           h.detail -> 'request' ->> 'reference' AS reference
+    FROM loyalty.account a CROSS JOIN LATERAL unnest(a.holds) h
+    WHERE a.holds IS NOT NULL;
+COMMENT ON VIEW loyalty.open_hold IS 'Holds that nobody has captured or released; lapsed ones count as released already';

@@ -1,0 +1,340 @@
+/*
+ * return: goods that come back take back what they had earned.
+ *
+ * A return decides nothing anew: it takes the returned share of what the award
+ * gave, cumulatively, so that the parts of a full return add up to all of it.
+ */
+
+CREATE TYPE loyalty.return_line AS (
+    line        integer,
+    sku         text,
+    quantity    numeric,
+    amount      numeric
+);
+COMMENT ON TYPE loyalty.return_line IS 'What came back of one line of a purchase';
+COMMENT ON COLUMN loyalty.return_line.line IS 'Number of the purchase''s line, from 1; NULL: by sku';
+COMMENT ON COLUMN loyalty.return_line.sku IS 'Article; where several lines have it, the first ones are taken';
+COMMENT ON COLUMN loyalty.return_line.quantity IS 'How much came back; NULL with amount NULL: the whole line';
+COMMENT ON COLUMN loyalty.return_line.amount IS 'Money given back for the line where no quantity came back: a price reduction';
+
+CREATE TABLE loyalty.purchase_return (
+    return_id       bigint PRIMARY KEY DEFAULT nextval('loyalty.transaction_id_seq'),
+    purchase_id     bigint,
+    purchase_source text NOT NULL DEFAULT 'purchase',
+    purchase_reference text,
+    member_id       bigint,
+    occurred_at     timestamptz NOT NULL DEFAULT now() CHECK (isfinite(occurred_at)),
+    recorded_at     timestamptz NOT NULL DEFAULT now(),
+    amount          numeric,
+    lines           loyalty.return_line[],
+    reason          text,
+    attributes      jsonb,
+    source          text NOT NULL DEFAULT 'return',
+    reference       text,
+    CONSTRAINT purchase_return_reference_key UNIQUE (source, reference)
+);
+COMMENT ON TABLE loyalty.purchase_return IS 'Goods or money given back for a purchase: whole (neither lines nor amount), by line, or by amount. An INSERT takes back what they had earned, in the same transaction';
+COMMENT ON COLUMN loyalty.purchase_return.purchase_id IS 'What is returned; NULL: named by purchase_source and purchase_reference';
+COMMENT ON COLUMN loyalty.purchase_return.member_id IS 'Who returns it; where it is given it must be the purchase''s member';
+COMMENT ON COLUMN loyalty.purchase_return.recorded_at IS 'Set by the default alone: a row that brings another time is a restored one and takes nothing';
+COMMENT ON COLUMN loyalty.purchase_return.amount IS 'Money given back on the whole order; exclusive of lines';
+COMMENT ON COLUMN loyalty.purchase_return.reference IS 'The till''s own number; (source, reference) is unique for ever';
+
+CREATE TABLE loyalty.returned (
+    return_id       bigint PRIMARY KEY,
+    purchase_id     bigint NOT NULL,
+    number          integer NOT NULL,
+    amount          numeric NOT NULL DEFAULT 0,
+    money           numeric NOT NULL DEFAULT 0,
+    points_money    numeric NOT NULL DEFAULT 0,
+    points_restored bigint NOT NULL DEFAULT 0,
+    points_taken    bigint NOT NULL DEFAULT 0,
+    complete        boolean NOT NULL DEFAULT false,
+    UNIQUE (purchase_id, number)
+);
+COMMENT ON TABLE loyalty.returned IS 'What came of each return; written by the engine alone';
+COMMENT ON COLUMN loyalty.returned.number IS 'The how-manieth return of its purchase, from 1';
+COMMENT ON COLUMN loyalty.returned.amount IS 'Worth of what came back, in the purchase''s currency: money plus points_money';
+COMMENT ON COLUMN loyalty.returned.money IS 'Of that, what goes back as money';
+COMMENT ON COLUMN loyalty.returned.points_money IS 'Of that, the share that was paid with points, in the original ratio';
+COMMENT ON COLUMN loyalty.returned.points_restored IS 'Points given back for points_money, where the purchase names its redemption';
+COMMENT ON COLUMN loyalty.returned.points_taken IS 'Points taken back that the purchase had earned, less where the negative policy takes less';
+COMMENT ON COLUMN loyalty.returned.complete IS 'Nothing of the purchase is left after this return';
+
+CREATE FUNCTION loyalty.raise_return(purchase_id bigint, code text, detail text, hint text DEFAULT NULL) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RAISE EXCEPTION 'purchase % cannot be returned like this', purchase_id
+        USING ERRCODE = code, DETAIL = detail, HINT = coalesce(hint, 'Lines are {line or sku, quantity or amount}; without lines and amount the whole purchase comes back.');
+END
+$$;
+COMMENT ON FUNCTION loyalty.raise_return(bigint, text, text, text) IS 'Refuses a return';
+REVOKE ALL ON FUNCTION loyalty.raise_return(bigint, text, text, text) FROM PUBLIC;
+
+CREATE FUNCTION loyalty.returned_share(purchase_id bigint, line_points bigint[], gross_points bigint, gross_spend bigint,
+        OUT points bigint, OUT spend bigint, OUT amount numeric, OUT complete boolean)
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_variable
+DECLARE
+    p loyalty.purchase;
+    digits integer;
+    goods numeric;          -- what the lines cost together: the total less shipping
+    n integer;
+    cost numeric[] := '{}'; -- of each line: what it cost, how much was bought, how much came back, money given back
+    bought numeric[] := '{}';
+    back numeric[] := '{}';
+    money numeric[] := '{}';
+    whole boolean[] := '{}';
+    total_cost numeric := 0;
+    on_order numeric := 0;  -- money given back on the whole order
+    l loyalty.line;
+    r record;
+    x loyalty.return_line;
+    i integer;
+    rest numeric;
+    part numeric;
+    above numeric;          -- the returned share of a line is above / below
+    below numeric;
+    all_back boolean := true;
+BEGIN
+    complete := false;
+    amount := 0;
+    points := 0;
+    SELECT * INTO p FROM loyalty.purchase q WHERE q.purchase_id = purchase_id;
+    digits := loyalty.currency_digits(coalesce(p.currency, (SELECT g.currency FROM loyalty.member m JOIN loyalty.program g USING (program_id) WHERE m.member_id = p.member_id), 'EUR'));
+    goods := p.amount - coalesce(p.shipping, 0);
+    FOREACH l IN ARRAY coalesce(p.lines, '{}') LOOP
+        cost := cost || coalesce(l.amount, l.quantity * l.unit_price - coalesce(l.discount, 0), 0);
+        bought := bought || CASE WHEN l.quantity <> 0 THEN l.quantity ELSE 1 END;
+        back := back || 0::numeric; money := money || 0::numeric; whole := whole || false;
+        total_cost := total_cost + coalesce(l.amount, l.quantity * l.unit_price - coalesce(l.discount, 0), 0);
+    END LOOP;
+    n := cardinality(cost);
+
+    -- add up what came back
+    FOR r IN SELECT q.amount, q.lines FROM loyalty.returned d JOIN loyalty.purchase_return q USING (return_id)
+             WHERE d.purchase_id = purchase_id ORDER BY d.number LOOP
+        IF r.lines IS NULL AND r.amount IS NULL THEN
+            complete := true;
+        ELSIF r.lines IS NULL THEN
+            on_order := on_order + r.amount;
+        END IF;
+        FOREACH x IN ARRAY coalesce(r.lines, '{}') LOOP
+            rest := x.quantity;
+            FOR i IN 1 .. n LOOP
+                CONTINUE WHEN CASE WHEN x.line IS NOT NULL THEN x.line <> i ELSE x.sku IS DISTINCT FROM (p.lines)[i].sku END;
+                IF x.quantity IS NULL AND x.amount IS NULL THEN
+                    whole[i] := true;
+                ELSIF x.quantity IS NULL THEN
+                    money[i] := money[i] + x.amount;
+                    rest := 0;
+                ELSE
+                    part := CASE WHEN x.line IS NOT NULL THEN rest ELSE least(rest, bought[i] - back[i]) END;
+                    back[i] := back[i] + part;
+                    rest := rest - part;
+                END IF;
+                EXIT WHEN x.line IS NOT NULL OR rest = 0;
+            END LOOP;
+            IF rest > 0 THEN
+                PERFORM loyalty.raise_return(purchase_id, 'LY114', format('%s of article %s came back; that many are not left of it.', x.quantity, x.sku));
+            END IF;
+        END LOOP;
+    END LOOP;
+
+    -- shares of the lines, exact
+    FOR i IN 1 .. n LOOP
+        IF cost[i] = 0 THEN
+            above := back[i]; below := bought[i];
+        ELSE
+            above := back[i] * cost[i] + money[i] * bought[i]; below := bought[i] * cost[i];
+        END IF;
+        IF whole[i] THEN above := below; END IF;
+        IF above > below OR (cost[i] = 0 AND money[i] > 0) THEN
+            PERFORM loyalty.raise_return(purchase_id, 'LY114', format('More of line %s came back than was bought: %s of %s, and %s of %s in money.', i, back[i], bought[i], money[i], cost[i]));
+        END IF;
+        all_back := all_back AND above = below;
+        amount := amount + CASE WHEN total_cost = 0 THEN 0 ELSE round(cost[i] * goods * above / (total_cost * below), digits) END;
+        IF n = cardinality(line_points) THEN
+            above := least(above * p.amount + on_order * below, below * p.amount);
+            below := below * p.amount;
+            points := points + CASE WHEN below = 0 THEN 0 ELSE div(2 * line_points[i] * above + below, 2 * below) END;
+        END IF;
+    END LOOP;
+    IF amount + on_order > p.amount + n * 0.1 ^ digits THEN
+        PERFORM loyalty.raise_return(purchase_id, 'LY114', format('%s was given back in all; the purchase was of %s.', amount + on_order, p.amount));
+    END IF;
+    amount := amount + on_order;
+    complete := complete OR amount >= p.amount OR (n > 0 AND all_back);
+    IF complete THEN
+        amount := p.amount;
+        points := gross_points;
+        spend := gross_spend;
+    ELSE
+        spend := div(2 * gross_spend * amount + p.amount, 2 * p.amount);
+        IF n = 0 OR n IS DISTINCT FROM cardinality(line_points) THEN
+            points := div(2 * gross_points * amount + p.amount, 2 * p.amount);
+        END IF;
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION loyalty.returned_share(bigint, bigint[], bigint, bigint) IS
+    'What the returns registered for a purchase take back of it: of each line its points x share returned, rounded to nearest, half up, over all returns together; of spend (1/10000 of a unit) and money likewise. Raises LY114 where more came back than was bought';
+REVOKE ALL ON FUNCTION loyalty.returned_share(bigint, bigint[], bigint, bigint) FROM PUBLIC;
+
+CREATE FUNCTION loyalty.post_return(purchase_id bigint, occurred_at timestamptz, reason text, key text, detail jsonb) RETURNS bigint
+    LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'loyalty_post_return';
+COMMENT ON FUNCTION loyalty.post_return(bigint, timestamptz, text, text, jsonb) IS 'Posts what the returns of a purchase take back and have not taken yet; returns the points';
+REVOKE ALL ON FUNCTION loyalty.post_return(bigint, timestamptz, text, text, jsonb) FROM PUBLIC;
+
+CREATE FUNCTION loyalty.check_return(r loyalty.purchase_return, p loyalty.purchase) RETURNS void
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    x loyalty.return_line;
+    lines integer := cardinality(coalesce(p.lines, '{}'));
+BEGIN
+    IF p.status = 'void' THEN
+        PERFORM loyalty.raise_return(p.purchase_id, 'LY112', 'It is void.', 'What a void purchase earned is taken back already.');
+    END IF;
+    IF r.member_id <> p.member_id OR (r.member_id IS NOT NULL AND p.member_id IS NULL) THEN
+        PERFORM loyalty.raise_return(p.purchase_id, 'LY113', 'It is not of member ' || r.member_id || '.', 'Leave member_id null, or name the member who bought it.');
+    END IF;
+    IF r.occurred_at < p.occurred_at THEN
+        PERFORM loyalty.raise_return(p.purchase_id, 'LY102', format('It was bought on %s, after the return on %s.', p.occurred_at, r.occurred_at), 'A return occurs after its purchase.');
+    END IF;
+    IF r.lines IS NOT NULL AND r.amount IS NOT NULL THEN
+        PERFORM loyalty.raise_return(p.purchase_id, 'LY115', 'Both lines and an amount are given.');
+    END IF;
+    IF r.amount IS NOT NULL AND NOT (r.amount > 0 AND r.amount < 1e12) THEN
+        PERFORM loyalty.raise_return(p.purchase_id, 'LY101', format('Its amount is %s.', r.amount), 'The amount of a return is above zero.');
+    END IF;
+    IF r.amount > p.amount THEN
+        PERFORM loyalty.raise_return(p.purchase_id, 'LY114', format('%s was given back; the purchase was of %s.', r.amount, p.amount));
+    END IF;
+    IF cardinality(r.lines) = 0 THEN
+        PERFORM loyalty.raise_return(p.purchase_id, 'LY115', 'The array of lines is empty.');
+    END IF;
+    FOREACH x IN ARRAY coalesce(r.lines, '{}') LOOP
+        IF x IS NULL OR (x.line IS NULL) = (x.sku IS NULL) THEN
+            PERFORM loyalty.raise_return(p.purchase_id, 'LY115', 'A line of a return names either a line or an article.');
+        END IF;
+        IF x.line NOT BETWEEN 1 AND lines OR (x.sku IS NOT NULL AND x.sku <> ALL (SELECT coalesce(l.sku, '') FROM unnest(p.lines) l)) THEN
+            PERFORM loyalty.raise_return(p.purchase_id, 'LY116', format('It has no line %s.', coalesce(x.line::text, 'with article ' || x.sku)));
+        END IF;
+        IF x.quantity IS NOT NULL AND x.amount IS NOT NULL THEN
+            PERFORM loyalty.raise_return(p.purchase_id, 'LY115', 'A line of a return has a quantity or an amount, not both.');
+        END IF;
+        IF NOT coalesce(x.quantity > 0 AND x.quantity < 1e12, true) OR NOT coalesce(x.amount > 0 AND x.amount < 1e12, true) THEN
+            PERFORM loyalty.raise_return(p.purchase_id, 'LY101', 'Quantities and amounts of a return are above zero.');
+        END IF;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION loyalty.check_return(loyalty.purchase_return, loyalty.purchase) IS 'Refuses a return that does not fit its purchase';
+REVOKE ALL ON FUNCTION loyalty.check_return(loyalty.purchase_return, loyalty.purchase) FROM PUBLIC;
+
+CREATE FUNCTION loyalty.restore_tender(return_id bigint, p loyalty.purchase, wanted numeric, complete boolean) RETURNS bigint
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_variable
+DECLARE
+    redemption loyalty.redemption;
+    before bigint := (SELECT coalesce(sum(d.points_restored), 0) FROM loyalty.returned d WHERE d.purchase_id = p.purchase_id);
+    points bigint;
+BEGIN
+    SELECT * INTO redemption FROM loyalty.redemption x WHERE x.redemption_id = p.redemption_id;
+    IF NOT FOUND THEN
+        RETURN 0;
+    END IF;
+    points := CASE WHEN complete THEN redemption.points ELSE div(redemption.points * wanted, p.amount) END - before;
+    points := least(points, redemption.spent);
+    IF points <= 0 THEN
+        RETURN 0;
+    END IF;
+    PERFORM loyalty.undo(redemption.member_id, redemption.key, points, 'loyalty:tender ' || return_id, 'Return of goods paid with points');
+    RETURN points;
+END
+$$;
+COMMENT ON FUNCTION loyalty.restore_tender(bigint, loyalty.purchase, numeric, boolean) IS 'Gives back the points that had paid for what came back (wanted: its worth so far), cumulatively; returns how many';
+REVOKE ALL ON FUNCTION loyalty.restore_tender(bigint, loyalty.purchase, numeric, boolean) FROM PUBLIC;
+
+CREATE FUNCTION loyalty.take_return(r loyalty.purchase_return, p loyalty.purchase) RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    before record;
+    so_far record;
+    digits integer := loyalty.currency_digits(coalesce(p.currency, (SELECT g.currency FROM loyalty.member m JOIN loyalty.program g USING (program_id) WHERE m.member_id = p.member_id), 'EUR'));
+    by_points numeric;
+    restored bigint;
+    taken bigint;
+BEGIN
+    PERFORM loyalty.check_return(r, p);
+    SELECT count(*) AS n, coalesce(sum(d.amount), 0) AS amount, coalesce(sum(d.points_money), 0) AS points_money, coalesce(bool_or(d.complete), false) AS complete
+        INTO before FROM loyalty.returned d WHERE d.purchase_id = p.purchase_id;
+    IF before.complete THEN
+        PERFORM loyalty.raise_return(p.purchase_id, 'LY114', 'All of it came back before.');
+    END IF;
+    INSERT INTO loyalty.returned (return_id, purchase_id, number) VALUES (r.return_id, p.purchase_id, before.n + 1);
+    SELECT * INTO so_far FROM loyalty.returned_share(p.purchase_id, '{}', 0, 0) s;
+    by_points := CASE WHEN p.amount = 0 THEN 0 WHEN so_far.complete THEN coalesce(p.paid_with_points, 0)
+                 ELSE round(coalesce(p.paid_with_points, 0) * so_far.amount / p.amount, digits) END - before.points_money;
+    restored := loyalty.restore_tender(r.return_id, p, so_far.amount, so_far.complete);
+    taken := loyalty.post_return(p.purchase_id, r.occurred_at, r.reason, 'loyalty:return ' || r.return_id,
+        jsonb_build_object('return', r.return_id, 'amount', trim_scale(so_far.amount - before.amount)));
+    UPDATE loyalty.returned d SET amount = so_far.amount - before.amount, money = so_far.amount - before.amount - by_points,
+            points_money = by_points, points_restored = restored, points_taken = taken, complete = so_far.complete
+        WHERE d.return_id = r.return_id;
+END
+$$;
+COMMENT ON FUNCTION loyalty.take_return(loyalty.purchase_return, loyalty.purchase) IS 'Registers one return of a locked purchase and posts what it takes back';
+REVOKE ALL ON FUNCTION loyalty.take_return(loyalty.purchase_return, loyalty.purchase) FROM PUBLIC;
+
+CREATE FUNCTION loyalty.take_returns() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    r record;
+    given loyalty.purchase_return;
+    p loyalty.purchase;
+BEGIN
+    IF TG_RELID <> 'loyalty.purchase_return'::regclass THEN
+        RAISE EXCEPTION 'table "%" may not return purchases', TG_TABLE_NAME USING ERRCODE = 'LY902';
+    END IF;
+    -- purchases before accounts, each in ascending order: as an UPDATE of purchases does
+    PERFORM FROM loyalty.purchase q
+        WHERE q.purchase_id IN (SELECT coalesce(n.purchase_id, f.purchase_id) FROM new_rows n
+            LEFT JOIN loyalty.purchase f ON n.purchase_id IS NULL AND f.source = n.purchase_source AND f.reference = n.purchase_reference
+            WHERE n.recorded_at = now())
+        ORDER BY q.purchase_id FOR NO KEY UPDATE;
+    PERFORM FROM loyalty.account a
+        WHERE a.account_id IN (SELECT q.member_id FROM new_rows n
+            JOIN loyalty.purchase q ON q.purchase_id = n.purchase_id OR (n.purchase_id IS NULL AND q.source = n.purchase_source AND q.reference = n.purchase_reference)
+            WHERE n.recorded_at = now())
+        ORDER BY a.account_id FOR NO KEY UPDATE;
+    FOR r IN SELECT n.return_id, q.purchase_id FROM new_rows n
+             LEFT JOIN loyalty.purchase q ON q.purchase_id = n.purchase_id OR (n.purchase_id IS NULL AND q.source = n.purchase_source AND q.reference = n.purchase_reference)
+             WHERE n.recorded_at = now() ORDER BY q.member_id, n.occurred_at, n.return_id LOOP
+        SELECT * INTO given FROM loyalty.purchase_return n WHERE n.return_id = r.return_id;
+        IF r.purchase_id IS NULL THEN
+            RAISE EXCEPTION 'return % names no purchase that exists', r.return_id
+                USING ERRCODE = 'LY111', DETAIL = format('purchase_id is %s, reference %s of source %s.', coalesce(given.purchase_id::text, 'null'), coalesce(given.purchase_reference, 'null'), given.purchase_source),
+                      HINT = 'Give purchase_id, or purchase_source and purchase_reference.';
+        END IF;
+        SELECT * INTO p FROM loyalty.purchase q WHERE q.purchase_id = r.purchase_id;
+        PERFORM loyalty.take_return(given, p);
+    END LOOP;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION loyalty.take_returns() IS 'Takes back what returned purchases had earned';
+REVOKE ALL ON FUNCTION loyalty.take_returns() FROM PUBLIC;
+
+CREATE TRIGGER take_returns AFTER INSERT ON loyalty.purchase_return
+    REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION loyalty.take_returns();
+CREATE TRIGGER refuse_change BEFORE UPDATE OR DELETE OR TRUNCATE ON loyalty.purchase_return
+    FOR EACH STATEMENT EXECUTE FUNCTION loyalty.refuse_change('transaction');
+CREATE TRIGGER refuse_change BEFORE DELETE OR TRUNCATE ON loyalty.returned
+    FOR EACH STATEMENT EXECUTE FUNCTION loyalty.refuse_change('ledger');

@@ -1,0 +1,275 @@
+/*
+ * apply.c
+ *	  One event on one account: made ready, decided, posted, its tier promoted.
+ *
+ * The account is locked by the caller, who also flushes.  Knows no trigger and
+ * no transition table, so that awards, quotes, simulations and releases are
+ * the same code.
+ */
+#include "award.h"
+
+#include "access/xact.h"
+#include "utils/date.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+
+#include "calendar.h"
+#include "compat.h"
+#include "errors.h"
+#include "hold.h"
+
+/* Find the articles of a purchase's lines. */
+static void
+find_products(Program *program, Event *event)
+{
+	Datum	   *skus = palloc(sizeof(Datum) * event->nlines);
+	int		   *line = palloc(sizeof(int) * event->nlines);
+	const Product **found = palloc(sizeof(Product *) * event->nlines);
+	int			n = 0;
+
+	for (int i = 0; i < event->nlines; i++)
+	{
+		if (event->line[i].sku == 0)
+			continue;
+		line[n] = i;
+		skus[n++] = event->line[i].sku;
+	}
+	if (n > 0)
+		ProductFind(program->program_id, skus, n, found);
+	for (int i = 0; i < n; i++)
+		event->line[line[i]].product = found[i];
+	pfree(skus);
+	pfree(line);
+	pfree(found);
+}
+
+/* Make an event ready for a decision: currency, articles, shares. */
+void
+AwardPrepare(Program *program, Event *event)
+{
+	EventConvert(event, program);
+	if (event->nlines > 0 && program->uses_products)
+		find_products(program, event);
+	EventShare(event, program);
+}
+
+/* What rules may know of the member, as of the event. */
+void
+AwardMemberFacts(Ledger *ledger, Program *program, const Account *account,
+				 const Event *event, MemberFacts *facts)
+{
+	TallyMonth	life;
+
+	if (program->uses_members)
+		LedgerLoadMembers(ledger);
+	TallyRaise(tallyset_sum(&account->tally, INT32_MIN, INT32_MAX, &life));
+	facts->member_id = account->account_id;
+	facts->external_id = account->external_id;
+	facts->joined_at = account->joined_at;
+	facts->has_birthday = account->has_birthday;
+	facts->birthday = account->birthday;
+	facts->staff = account->staff;
+	facts->attributes = account->attributes;
+	facts->pinned.purchases = life.visits;
+	facts->pinned.spend = life.spend;
+	facts->pinned.tier_id = account->tier_id;
+	if (event->occurred_at < account->tier_since && program->ntiers > 0)
+		facts->pinned.tier_id = LedgerTierAt(ledger, account->account_id, event->occurred_at);
+}
+
+/* The account of an event's member, which must be there and not be closed. */
+Account *
+AwardAccount(Ledger *ledger, const Event *event)
+{
+	Account    *account = LedgerAccount(ledger, event->member_id);
+
+	if (account == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_LY_UNKNOWN_MEMBER),
+				 errmsg("member " INT64_FORMAT " does not exist", event->member_id),
+				 errdetail("Transaction " INT64_FORMAT " names it.", event->source_id),
+				 errhint("loyalty.enroll makes a member; leave member_id null for a guest.")));
+	if (account->closed && !event->is_void)
+		ereport(ERROR,
+				(errcode(ERRCODE_LY_MEMBER_CLOSED),
+				 errmsg("member " INT64_FORMAT " is closed", event->member_id),
+				 errdetail("Transaction " INT64_FORMAT " names it.", event->source_id),
+				 errhint("Leave member_id null to keep the purchase as a guest's.")));
+	return account;
+}
+
+/* Post what died by a day, for the books. */
+static void
+close_expired(Ledger *ledger, Account *account, int32 day, TimestampTz at)
+{
+	LotSet		free;
+	LotSet		dead;
+	Posting		posting = {.kind = "expire", .occurred_at = at, .lots = &dead};
+
+	lotset_init(&dead);
+	LotsRaise(lotset_close_expired(HoldsFree(account, &free), day, &dead));
+	if (dead.n > 0)
+		LedgerPost(ledger, account, &posting);
+}
+
+/* The lot that points earned on a day make. */
+Lot
+AwardLot(const Program *program, int32 day, int64 points)
+{
+	Lot			lot;
+
+	lot.available_from = day + program->hold_days;
+	lot.expires_on = calendar_expires_on(&program->expiry, lot.available_from);
+	lot.amount = points;
+	return lot;
+}
+
+/* The tally of an event that earned points. */
+void
+AwardTally(const Event *event, int32 day, int64 points, TallySet *tally)
+{
+	TallyMonth	month = {.month = calendar_month(day), .points = points};
+
+	if (event->kind == ON_PURCHASE)
+	{
+		month.spend = event->total;
+		month.visits = 1;
+	}
+	tallyset_init(tally);
+	TallyRaise(tallyset_add_month(tally, month));
+}
+
+/* Promote the account where its window now earns a higher tier. */
+void
+AwardPromote(Ledger *ledger, const Program *program, Account *account, int64 source_id)
+{
+	int32		joined_on;
+	int32		day;
+	int			earned;
+
+	if (ProgramTierIndex(program, account->tier_id) == program->ntiers - 1)
+		return;					/* there is none above */
+	joined_on = ProgramDay(program, account->joined_at);
+	day = ProgramDay(program, account->last_event_at);
+	TallyRaise(tier_earned(&program->tier_policy, program->tier, program->ntiers,
+						   &account->tally, joined_on, day, &earned));
+	if (earned > ProgramTierIndex(program, account->tier_id))
+		LedgerSetTier(ledger, account, program->tier[earned].tier_id, account->last_event_at,
+					  tier_good_until(&program->tier_policy, joined_on, day),
+					  "earned", source_id, NULL);
+}
+
+/* Demote after a take-back, where the promotion is recent enough to be revoked. */
+void
+AwardRevokePromotion(Ledger *ledger, const Program *program, Account *account, int64 source_id)
+{
+	int32		joined_on = ProgramDay(program, account->joined_at);
+	int32		today = ProgramDay(program, LedgerNow(ledger));
+	int			current = ProgramTierIndex(program, account->tier_id);
+	int			earned;
+
+	if (current == NO_TIER || account->tier_pinned >= today ||
+		today - ProgramDay(program, account->tier_since) > program->tier_policy.revoke_days)
+		return;
+	TallyRaise(tier_earned(&program->tier_policy, program->tier, program->ntiers,
+						   &account->tally, joined_on,
+						   ProgramDay(program, account->last_event_at), &earned));
+	if (earned < current)
+		LedgerSetTier(ledger, account, earned == NO_TIER ? 0 : program->tier[earned].tier_id,
+					  LedgerNow(ledger),
+					  earned == NO_TIER ? DATEVAL_NOEND :
+					  tier_good_until(&program->tier_policy, joined_on, today),
+					  "revoked", source_id, NULL);
+}
+
+/* Decide a prepared event and post it. */
+static void
+decide_and_post(Ledger *ledger, Program *program, Account *account, Event *event,
+				AwardOutcome *outcome)
+{
+	int32		day = ProgramDay(program, event->occurred_at);
+	MemberFacts facts;
+	LotSet		lots;
+	TallySet	tally;
+	Posting		posting = {.kind = "earn", .source_id = event->source_id,
+	.occurred_at = event->occurred_at};
+
+	AwardPrepare(program, event);
+	AwardMemberFacts(ledger, program, account, event, &facts);
+	outcome->tier_before = ProgramTierIndex(program, facts.pinned.tier_id);
+	EarnDecide(program, event, &facts, DT_NOEND, &outcome->award);
+	outcome->lot = AwardLot(program, day, outcome->award.points);
+	if (event->kind == ON_ACTIVITY && outcome->award.points == 0)
+		return;
+	close_expired(ledger, account, day, event->occurred_at);
+	lotset_init(&lots);
+	if (outcome->award.points > 0)
+		LotsRaise(lotset_earn(&account->lots, outcome->lot, &lots));
+	AwardTally(event, day, outcome->award.points, &tally);
+	posting.lots = &lots;
+	posting.tally = &tally;
+	posting.breakdown = BreakdownEncode(&outcome->award.breakdown);
+	LedgerPost(ledger, account, &posting);
+	AwardPromote(ledger, program, account, event->source_id);
+}
+
+/*
+ * The same where a rule that raises must not fail the sale: the decision runs
+ * in a subtransaction, and an error in it parks the award.
+ */
+static void
+decide_or_hold(Ledger *ledger, Program *program, Account *account, Event *event,
+			   AwardOutcome *outcome)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	MemberFacts facts;
+	Event		probe = *event;
+	Award		award;
+
+	AwardPrepare(program, &probe);
+	AwardMemberFacts(ledger, program, account, &probe, &facts);
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		EarnDecide(program, &probe, &facts, DT_NOEND, &award);
+		ReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+		if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION)
+			ReThrowError(error);
+		outcome->held = true;
+		LedgerHold(ledger, event->source_id, account->account_id, error->message,
+				   error->context);
+		FreeErrorData(error);
+		return;
+	}
+	PG_END_TRY();
+	decide_and_post(ledger, program, account, event, outcome);
+}
+
+/* Award an event to its account. */
+void
+AwardPost(Ledger *ledger, Program *program, Account *account, Event *event,
+		  AwardOutcome *outcome)
+{
+	memset(outcome, 0, sizeof(AwardOutcome));
+	HoldsSettle(ledger, program, account);
+	if (program->hold_on_error)
+		decide_or_hold(ledger, program, account, event, outcome);
+	else
+		decide_and_post(ledger, program, account, event, outcome);
+	outcome->tier_after = ProgramTierIndex(program, account->tier_id);
+}

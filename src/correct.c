@@ -1,0 +1,271 @@
+/*
+ * correct.c
+ *	  Moving what was posted for a source towards what it should have earned.
+ *
+ * An UPDATE decides anew, with the rule versions, the tier and the history
+ * that the award pinned; a return takes a share of what the award gave and
+ * decides nothing.  Both post the difference, so that doing it twice posts
+ * nothing the second time.  The accounts are locked by the caller, who also
+ * flushes.
+ */
+#include "award.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "utils/array.h"
+#include "utils/date.h"
+
+#include "calendar.h"
+#include "compat.h"
+#include "errors.h"
+#include "hold.h"
+
+/* What the posted breakdowns of a source add up to. */
+static void
+subtract_posted(Breakdown *target, const Posted *posted)
+{
+	for (int i = 0; i < posted->nbreakdowns; i++)
+	{
+		Breakdown	earlier;
+
+		BreakdownDecode(posted->breakdown[i], &earlier);
+		BreakdownSubtract(target, &earlier);
+	}
+}
+
+/* Decide anew what a source should have earned, with what its award pinned. */
+static void
+decide_target(Ledger *ledger, Program *program, const Account *account, Event *event,
+			  const Posted *posted, Award *target)
+{
+	MemberFacts facts;
+	Breakdown	first;
+
+	if (program->uses_members)
+		LedgerLoadMembers(ledger);
+	memset(&facts, 0, sizeof(facts));
+	facts.member_id = account->account_id;
+	facts.external_id = account->external_id;
+	facts.joined_at = account->joined_at;
+	facts.has_birthday = account->has_birthday;
+	facts.birthday = account->birthday;
+	facts.staff = account->staff;
+	facts.attributes = account->attributes;
+	if (posted->nbreakdowns > 0)
+	{
+		BreakdownDecode(posted->breakdown[0], &first);
+		facts.pinned = first.pinned;
+	}
+	AwardPrepare(program, event);
+	EarnDecide(program, event, &facts, posted->recorded_at, target);
+}
+
+/* What returns took back of a source so far */
+typedef struct Returned
+{
+	int64		points;
+	int64		spend;			/* money4 */
+	bool		complete;
+} Returned;
+
+/* Ask SQL for the share of a purchase that was returned, in points of its lines and in spend. */
+static void
+read_returned(int64 source_id, const Award *gross, int64 spend, Returned *returned)
+{
+	static Oid	types[4] = {INT8OID, INT8ARRAYOID, INT8OID, INT8OID};
+	Datum	   *lines = palloc(sizeof(Datum) * Max(gross->breakdown.nlines, 1));
+	Datum		values[4];
+	bool		isnull;
+
+	for (int i = 0; i < gross->breakdown.nlines; i++)
+		lines[i] = Int64GetDatum(gross->breakdown.line[i]);
+	values[0] = Int64GetDatum(source_id);
+	values[1] = PointerGetDatum(construct_array(lines, gross->breakdown.nlines, INT8OID,
+												sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	values[2] = Int64GetDatum(gross->points);
+	values[3] = Int64GetDatum(spend);
+	if (SPI_execute_with_args("SELECT s.points, s.spend, s.complete"
+							  " FROM loyalty.returned_share($1, $2, $3, $4) s",
+							  4, types, values, NULL, false, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read the returns of purchase " INT64_FORMAT, source_id);
+	returned->points = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	returned->spend = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull));
+	returned->complete = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 3, &isnull));
+	SPI_freetuptable(SPI_tuptable);
+}
+
+/*
+ * Open lots again that died and were closed, as far as the points to be taken
+ * back lie in them: whoever lost points by their dying does not lose them a
+ * second time.
+ */
+static void
+reopen_expired(Ledger *ledger, Account *account, const Posted *posted, int64 points, int32 today)
+{
+	LotSet		scratch;
+	LotSet		closed;
+	LotSet		delta;
+	Posting		posting = {.kind = "expire", .occurred_at = LedgerNow(ledger), .lots = &delta};
+	bool		dead = false;
+
+	for (int i = 0; i < posted->lots.n; i++)
+		dead |= posted->lots.lot[i].amount > 0 && posted->lots.lot[i].expires_on <= today;
+	if (!dead)
+		return;
+	LedgerExpired(ledger, account->account_id, &closed);
+	lotset_init(&delta);
+	LotsRaise(lotset_reopen(HoldsFree(account, &scratch), &posted->lots, &closed, points, &delta));
+	if (delta.n > 0)
+		LedgerPost(ledger, account, &posting);
+}
+
+/* The lots that move what was posted by a difference. */
+static void
+difference_lots(Ledger *ledger, const Program *program, Account *account, const Event *event,
+				const Posted *posted, int64 difference, LotSet *lots)
+{
+	int32		today = ProgramDay(program, LedgerNow(ledger));
+	int64		taken;
+	LotSet		scratch;
+	CoreStatus	status;
+
+	lotset_init(lots);
+	if (difference > 0)
+		LotsRaise(lotset_earn(&account->lots,
+							  AwardLot(program, ProgramDay(program, event->occurred_at), difference),
+							  lots));
+	if (difference >= 0)
+		return;
+	reopen_expired(ledger, account, posted, -difference, today);
+	status = lotset_take_back(HoldsFree(account, &scratch), &posted->lots, -difference, today,
+							  program->negative, program->negative_limit, lots, &taken);
+	if (status == CORE_INSUFFICIENT)
+		ereport(ERROR,
+				(errcode(ERRCODE_LY_INSUFFICIENT_POINTS),
+				 errmsg("member " INT64_FORMAT " does not have the points that a correction of transaction " INT64_FORMAT " takes back",
+						account->account_id, event->source_id),
+				 errdetail(INT64_FORMAT " points are to be taken back, and the programme forbids the debt that this leaves.",
+						   -difference),
+				 errhint("The programme's policy negative and negative_limit decide this.")));
+	LotsRaise(status);
+}
+
+/* The tally that a source should have: its award's, less what was returned. */
+static void
+target_tally(const Program *program, const Event *event, int64 points, const Returned *returned,
+			 TallySet *tally)
+{
+	int32		day = ProgramDay(program, event->occurred_at);
+	TallyMonth	back = {.month = calendar_month(day), .points = -returned->points,
+	.spend = -returned->spend, .visits = returned->complete ? -1 : 0};
+
+	AwardTally(event, day, points, tally);
+	TallyRaise(tallyset_add_month(tally, back));
+}
+
+/*
+ * Post the difference between what a source should have given (NULL: nothing),
+ * less what was returned of it, and what was posted.
+ */
+static void
+post_difference(Ledger *ledger, Program *program, Account *account, const Event *event,
+				const Posted *posted, const Award *target, const Posting *like)
+{
+	Returned	returned = {0};
+	TallySet	tally;
+	LotSet		lots;
+	int64		before;
+	int64		after = 0;
+	Posting		posting = *like;
+
+	HoldsSettle(ledger, program, account);
+	tallyset_init(&tally);
+	if (target != NULL && posted->returned)
+		read_returned(event->source_id, target, event->total, &returned);
+	if (target != NULL)
+	{
+		after = target->points - returned.points;
+		target_tally(program, event, target->points, &returned, &tally);
+	}
+	LotsRaise(lotset_total(&posted->lots, &before));
+	difference_lots(ledger, program, account, event, posted, after - before, &lots);
+	TallyRaise(tallyset_subtract(&tally, &posted->tally));
+	if (lots.n == 0 && tally.n == 0 && posting.key == NULL)
+		return;
+	posting.lots = &lots;
+	posting.tally = &tally;
+	LedgerPost(ledger, account, &posting);
+	AwardPromote(ledger, program, account, event->source_id);
+	AwardRevokePromotion(ledger, program, account, event->source_id);
+}
+
+/* A posting of a correction: its breakdown is the difference to what was posted. */
+static Posting
+correction(const Ledger *ledger, const Event *event, const Posted *posted, const Award *target)
+{
+	Posting		posting = {.kind = "correct", .source_id = event->source_id,
+	.occurred_at = LedgerNow(ledger)};
+	Breakdown	difference = {0};
+
+	if (target != NULL)
+	{
+		difference = target->breakdown;
+		difference.line = palloc(sizeof(int64) * Max(difference.nlines, 1));
+		memcpy(difference.line, target->breakdown.line, sizeof(int64) * difference.nlines);
+		difference.rule = palloc(sizeof(BreakdownRule) * Max(difference.nrules, 1));
+		memcpy(difference.rule, target->breakdown.rule, sizeof(BreakdownRule) * difference.nrules);
+	}
+	subtract_posted(&difference, posted);
+	posting.breakdown = BreakdownEncode(&difference);
+	return posting;
+}
+
+/* Correct what an event gave to the account that it still concerns. */
+void
+CorrectEvent(Ledger *ledger, Program *program, Account *account, Event *event,
+			 const Posted *posted)
+{
+	Award		target;
+	Posting		posting;
+
+	decide_target(ledger, program, account, event, posted, &target);
+	posting = correction(ledger, event, posted, &target);
+	post_difference(ledger, program, account, event, posted, &target, &posting);
+}
+
+/* Take back all that an event gave to an account that it concerns no more. */
+void
+CorrectAway(Ledger *ledger, Program *program, Account *account, Event *event,
+			const Posted *posted)
+{
+	Posting		posting = correction(ledger, event, posted, NULL);
+
+	post_difference(ledger, program, account, event, posted, NULL, &posting);
+}
+
+/* What an award gave and corrections made of it, before returns. */
+static void
+read_gross(const Posted *posted, Award *gross)
+{
+	Breakdown	nothing = {0};
+
+	memset(gross, 0, sizeof(Award));
+	gross->breakdown = nothing;
+	subtract_posted(&gross->breakdown, posted);
+	for (int i = 0; i < gross->breakdown.nlines; i++)
+		gross->breakdown.line[i] = -gross->breakdown.line[i];
+	for (int i = 0; i < gross->breakdown.nrules; i++)
+		gross->points -= gross->breakdown.rule[i].points;
+}
+
+/* Take back what was returned of an event and is not taken back yet. */
+void
+CorrectReturn(Ledger *ledger, Program *program, Account *account, Event *event,
+			  const Posted *posted, const Posting *posting)
+{
+	Award		gross;
+
+	read_gross(posted, &gross);
+	EventConvert(event, program);
+	post_difference(ledger, program, account, event, posted, &gross, posting);
+}

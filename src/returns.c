@@ -1,0 +1,91 @@
+/*
+ * returns.c
+ *	  Taking back what returned goods had earned.
+ *
+ * The trigger on purchase_return, in SQL, registers the return and has locked
+ * the purchase and its account; the difference is posted here.  How much of a
+ * purchase was returned is computed by SQL too (returned_share): it is exact
+ * arithmetic over a few rows.
+ */
+#include "postgres.h"
+
+#include "executor/spi.h"
+#include "utils/builtins.h"
+
+#include "award.h"
+#include "compat.h"
+#include "errors.h"
+
+/* A text argument, NULL where it is null. */
+static char *
+text_argument(FunctionCallInfo fcinfo, int number)
+{
+	return PG_ARGISNULL(number) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(number));
+}
+
+/* Lock every account to which something was posted for a purchase, and read that again. */
+static int
+lock_posted(Ledger *ledger, int64 purchase_id, Posted **posted)
+{
+	int			n = LedgerPosted(ledger, &purchase_id, 1, posted);
+	int64	   *ids = palloc(sizeof(int64) * Max(n, 1));
+	int			count = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		if ((*posted)[i].account_id != 0)
+			ids[count++] = (*posted)[i].account_id;
+	}
+	if (count == 0)
+		return 0;
+	LedgerLock(ledger, ids, count);
+	return LedgerPosted(ledger, &purchase_id, 1, posted);
+}
+
+PG_FUNCTION_INFO_V1(loyalty_post_return);
+
+/*
+ * post_return(purchase_id, occurred_at, reason, key, detail): post what the
+ * returns of a purchase take back and have not taken yet; returns the points.
+ */
+Datum
+loyalty_post_return(PG_FUNCTION_ARGS)
+{
+	int64		purchase_id = PG_GETARG_INT64(0);
+	Ledger	   *ledger;
+	Posted	   *posted;
+	Event		event;
+	int			n;
+	int64		taken = 0;
+
+	SPI_connect();
+	if (!TransactionRead(purchase_id, &event))
+		elog(ERROR, "purchase " INT64_FORMAT " vanished under its lock", purchase_id);
+	ledger = LedgerOpen();
+	n = lock_posted(ledger, purchase_id, &posted);
+	for (int i = 0; i < n; i++)
+	{
+		Account    *account = LedgerAccount(ledger, posted[i].account_id);
+		Program    *program;
+		int64		before;
+		int64		after;
+		Posting		posting = {.kind = "return", .source_id = purchase_id};
+
+		if (account == NULL || event.is_void || event.member_id != posted[i].account_id)
+			continue;
+		posting.occurred_at = PG_GETARG_TIMESTAMPTZ(1);
+		posting.reason = text_argument(fcinfo, 2);
+		posting.key = text_argument(fcinfo, 3);
+		posting.detail = PG_ARGISNULL(4) ? (Datum) 0 : PG_GETARG_DATUM(4);
+		LotsRaise(lotset_total(&account->lots, &before));
+		program = ProgramPin(account->program_id);
+		CorrectReturn(ledger, program, account, &event, &posted[i], &posting);
+		ProgramUnpin(program);
+		LotsRaise(lotset_total(&account->lots, &after));
+		taken += before - after;
+	}
+	LedgerFlush(ledger);
+	LedgerClose(ledger);
+	SPI_finish();
+	PG_RETURN_INT64(taken);
+}

@@ -61,6 +61,17 @@ COMMENT ON COLUMN loyalty.returned.points_restored IS 'Points given back for poi
 COMMENT ON COLUMN loyalty.returned.points_taken IS 'Points taken back that the purchase had earned, less where the negative policy takes less';
 COMMENT ON COLUMN loyalty.returned.complete IS 'Nothing of the purchase is left after this return';
 
+CREATE FUNCTION loyalty.purchase_digits(p loyalty.purchase) RETURNS integer
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN loyalty.currency_digits(coalesce(p.currency,
+        (SELECT g.currency FROM loyalty.member m JOIN loyalty.program g USING (program_id) WHERE m.member_id = p.member_id), '---'));
+END
+$$;
+COMMENT ON FUNCTION loyalty.purchase_digits(loyalty.purchase) IS 'Digits of the minor unit of a purchase''s currency';
+REVOKE ALL ON FUNCTION loyalty.purchase_digits(loyalty.purchase) FROM PUBLIC;
+
 CREATE FUNCTION loyalty.raise_return(purchase_id bigint, code text, detail text, hint text DEFAULT NULL) RETURNS void
     LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -72,6 +83,46 @@ $$;
 COMMENT ON FUNCTION loyalty.raise_return(bigint, text, text, text) IS 'Refuses a return';
 REVOKE ALL ON FUNCTION loyalty.raise_return(bigint, text, text, text) FROM PUBLIC;
 
+CREATE FUNCTION loyalty.returned_lines(p loyalty.purchase)
+    RETURNS TABLE (line integer, sku text, cost numeric, bought numeric, back numeric, money numeric, above numeric, below numeric, surplus numeric)
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY WITH x AS (
+        SELECT u.line, u.sku, sum(u.quantity) AS quantity, sum(u.amount) FILTER (WHERE u.quantity IS NULL) AS amount,
+               bool_or(u.quantity IS NULL AND u.amount IS NULL) AS whole
+        FROM loyalty.returned d JOIN loyalty.purchase_return q USING (return_id) CROSS JOIN LATERAL unnest(q.lines) u
+        WHERE d.purchase_id = p.purchase_id GROUP BY 1, 2),
+    l AS (
+        SELECT u.line::integer, u.sku, coalesce(u.amount, u.quantity * u.unit_price - coalesce(u.discount, 0), 0) AS cost,
+               CASE WHEN u.quantity <> 0 THEN u.quantity ELSE 1 END AS bought
+        FROM ROWS FROM (unnest(p.lines)) WITH ORDINALITY AS u (sku, quantity, unit_price, amount, discount, line)),
+    named AS (      -- what came back by the number of the line
+        SELECT l.*, coalesce(x.quantity, 0) AS quantity, coalesce(x.amount, 0) AS amount, coalesce(x.whole, false) AS whole
+        FROM l LEFT JOIN x ON x.line = l.line),
+    ordered AS (    -- and by the article: the first lines that have it are taken first
+        SELECT n.*, s.quantity AS of_sku, s.amount AS money_of_sku, coalesce(s.whole, false) AS whole_sku,
+               row_number() OVER w AS place,
+               sum(greatest(n.bought - n.quantity, 0)) OVER (w ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before,
+               sum(greatest(n.bought - n.quantity, 0)) OVER (PARTITION BY n.sku) AS there
+        FROM named n LEFT JOIN x s ON s.line IS NULL AND s.sku = n.sku
+        WINDOW w AS (PARTITION BY n.sku ORDER BY n.line)),
+    total AS (
+        SELECT o.line, o.sku, o.cost, o.bought,
+               o.quantity + least(greatest(o.bought - o.quantity, 0), greatest(coalesce(o.of_sku, 0) - coalesce(o.before, 0), 0)) AS back,
+               o.amount + CASE WHEN o.place = 1 THEN coalesce(o.money_of_sku, 0) ELSE 0 END AS money,
+               o.whole OR o.whole_sku AS whole, greatest(coalesce(o.of_sku, 0) - o.there, 0) AS surplus
+        FROM ordered o)
+    SELECT t.line, t.sku, t.cost, t.bought, t.back, t.money,
+           CASE WHEN t.whole THEN 1 WHEN t.cost = 0 THEN t.back ELSE t.back * t.cost + t.money * t.bought END,
+           CASE WHEN t.whole THEN 1 WHEN t.cost = 0 THEN t.bought ELSE t.bought * t.cost END, t.surplus
+    FROM total t;
+END
+$$;
+COMMENT ON FUNCTION loyalty.returned_lines(loyalty.purchase) IS 'Of each line of a purchase: its cost, how much was bought and came back, money given back, and the share that is gone as above / below, exactly; surplus: pieces of its article beyond what was bought';
+REVOKE ALL ON FUNCTION loyalty.returned_lines(loyalty.purchase) FROM PUBLIC;
+
 CREATE FUNCTION loyalty.returned_share(purchase_id bigint, line_points bigint[], gross_points bigint, gross_spend bigint,
         OUT points bigint, OUT spend bigint, OUT amount numeric, OUT complete boolean)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
@@ -81,101 +132,41 @@ DECLARE
     p loyalty.purchase;
     digits integer;
     goods numeric;          -- what the lines cost together: the total less shipping
-    n integer;
-    cost numeric[] := '{}'; -- of each line: what it cost, how much was bought, how much came back, money given back
-    bought numeric[] := '{}';
-    back numeric[] := '{}';
-    money numeric[] := '{}';
-    whole boolean[] := '{}';
-    total_cost numeric := 0;
-    on_order numeric := 0;  -- money given back on the whole order
-    l loyalty.line;
-    r record;
-    x loyalty.return_line;
-    i integer;
-    rest numeric;
-    part numeric;
-    above numeric;          -- the returned share of a line is above / below
-    below numeric;
-    all_back boolean := true;
+    on_order numeric;       -- money given back on the whole order
+    l record;
 BEGIN
-    complete := false;
-    amount := 0;
-    points := 0;
     SELECT * INTO p FROM loyalty.purchase q WHERE q.purchase_id = purchase_id;
-    digits := loyalty.currency_digits(coalesce(p.currency, (SELECT g.currency FROM loyalty.member m JOIN loyalty.program g USING (program_id) WHERE m.member_id = p.member_id), 'EUR'));
     goods := p.amount - coalesce(p.shipping, 0);
-    FOREACH l IN ARRAY coalesce(p.lines, '{}') LOOP
-        cost := cost || coalesce(l.amount, l.quantity * l.unit_price - coalesce(l.discount, 0), 0);
-        bought := bought || CASE WHEN l.quantity <> 0 THEN l.quantity ELSE 1 END;
-        back := back || 0::numeric; money := money || 0::numeric; whole := whole || false;
-        total_cost := total_cost + coalesce(l.amount, l.quantity * l.unit_price - coalesce(l.discount, 0), 0);
-    END LOOP;
-    n := cardinality(cost);
-
-    -- add up what came back
-    FOR r IN SELECT q.amount, q.lines FROM loyalty.returned d JOIN loyalty.purchase_return q USING (return_id)
-             WHERE d.purchase_id = purchase_id ORDER BY d.number LOOP
-        IF r.lines IS NULL AND r.amount IS NULL THEN
-            complete := true;
-        ELSIF r.lines IS NULL THEN
-            on_order := on_order + r.amount;
-        END IF;
-        FOREACH x IN ARRAY coalesce(r.lines, '{}') LOOP
-            rest := x.quantity;
-            FOR i IN 1 .. n LOOP
-                CONTINUE WHEN CASE WHEN x.line IS NOT NULL THEN x.line <> i ELSE x.sku IS DISTINCT FROM (p.lines)[i].sku END;
-                IF x.quantity IS NULL AND x.amount IS NULL THEN
-                    whole[i] := true;
-                ELSIF x.quantity IS NULL THEN
-                    money[i] := money[i] + x.amount;
-                    rest := 0;
-                ELSE
-                    part := CASE WHEN x.line IS NOT NULL THEN rest ELSE least(rest, bought[i] - back[i]) END;
-                    back[i] := back[i] + part;
-                    rest := rest - part;
-                END IF;
-                EXIT WHEN x.line IS NOT NULL OR rest = 0;
-            END LOOP;
-            IF rest > 0 THEN
-                PERFORM loyalty.raise_return(purchase_id, 'LY114', format('%s of article %s came back; that many are not left of it.', x.quantity, x.sku));
-            END IF;
-        END LOOP;
-    END LOOP;
-
-    -- shares of the lines, exact
-    FOR i IN 1 .. n LOOP
-        IF cost[i] = 0 THEN
-            above := back[i]; below := bought[i];
-        ELSE
-            above := back[i] * cost[i] + money[i] * bought[i]; below := bought[i] * cost[i];
-        END IF;
-        IF whole[i] THEN above := below; END IF;
-        IF above > below OR (cost[i] = 0 AND money[i] > 0) THEN
-            PERFORM loyalty.raise_return(purchase_id, 'LY114', format('More of line %s came back than was bought: %s of %s, and %s of %s in money.', i, back[i], bought[i], money[i], cost[i]));
-        END IF;
-        all_back := all_back AND above = below;
-        amount := amount + CASE WHEN total_cost = 0 THEN 0 ELSE round(cost[i] * goods * above / (total_cost * below), digits) END;
-        IF n = cardinality(line_points) THEN
-            above := least(above * p.amount + on_order * below, below * p.amount);
-            below := below * p.amount;
-            points := points + CASE WHEN below = 0 THEN 0 ELSE div(2 * line_points[i] * above + below, 2 * below) END;
-        END IF;
-    END LOOP;
-    IF amount + on_order > p.amount + n * 0.1 ^ digits THEN
-        PERFORM loyalty.raise_return(purchase_id, 'LY114', format('%s was given back in all; the purchase was of %s.', amount + on_order, p.amount));
+    SELECT coalesce(sum(q.amount), 0), coalesce(bool_or(q.amount IS NULL AND q.lines IS NULL), false) INTO on_order, complete
+        FROM loyalty.returned d JOIN loyalty.purchase_return q USING (return_id) WHERE d.purchase_id = purchase_id;
+    -- as precise as the purchase's own amounts: some prices have more digits than the currency
+    digits := greatest(loyalty.purchase_digits(p), scale(trim_scale(p.amount)), (SELECT max(scale(trim_scale(coalesce(u.amount, u.quantity * u.unit_price)))) FROM unnest(p.lines) u));
+    SELECT coalesce(sum(CASE WHEN s.total = 0 THEN 0 ELSE round(x.cost * goods * x.above / (s.total * x.below), digits) END), 0) AS amount,
+           count(*) AS n, bool_and(x.above = x.below) AS all_back,
+           sum(CASE WHEN p.amount = 0 THEN div(2 * lp.points * x.above + x.below, 2 * x.below)
+               ELSE div(2 * lp.points * least(x.above * p.amount + on_order * x.below, x.below * p.amount) + x.below * p.amount, 2 * x.below * p.amount) END) AS points,
+           min(x.line) FILTER (WHERE x.above > x.below OR (x.cost = 0 AND x.money > 0)) AS beyond,
+           min(x.sku) FILTER (WHERE x.surplus > 0) AS surplus
+        INTO l
+        FROM (SELECT y.*, sum(y.cost) OVER () AS total FROM loyalty.returned_lines(p) y) x
+             CROSS JOIN LATERAL (SELECT x.total) s
+             LEFT JOIN ROWS FROM (unnest(line_points)) WITH ORDINALITY AS lp (points, line) ON lp.line = x.line;
+    IF l.surplus IS NOT NULL THEN
+        PERFORM loyalty.raise_return(purchase_id, 'LY114', format('More of article %s came back than was bought.', l.surplus));
+    ELSIF l.beyond IS NOT NULL THEN
+        PERFORM loyalty.raise_return(purchase_id, 'LY114', (SELECT format('More of line %s came back than was bought: %s of %s, and %s of %s in money.', y.line, y.back, y.bought, y.money, y.cost) FROM loyalty.returned_lines(p) y WHERE y.line = l.beyond));
+    ELSIF l.amount + on_order > p.amount + l.n * 0.1 ^ digits THEN
+        PERFORM loyalty.raise_return(purchase_id, 'LY114', format('%s was given back in all; the purchase was of %s.', l.amount + on_order, p.amount));
     END IF;
-    amount := amount + on_order;
-    complete := complete OR amount >= p.amount OR (n > 0 AND all_back);
+    amount := l.amount + on_order;
+    complete := complete OR amount >= p.amount OR (l.n > 0 AND l.all_back);
     IF complete THEN
         amount := p.amount;
         points := gross_points;
         spend := gross_spend;
     ELSE
         spend := div(2 * gross_spend * amount + p.amount, 2 * p.amount);
-        IF n = 0 OR n IS DISTINCT FROM cardinality(line_points) THEN
-            points := div(2 * gross_points * amount + p.amount, 2 * p.amount);
-        END IF;
+        points := CASE WHEN l.n > 0 AND l.n = cardinality(line_points) THEN l.points ELSE div(2 * gross_points * amount + p.amount, 2 * p.amount) END;
     END IF;
 END
 $$;
@@ -244,6 +235,9 @@ DECLARE
     before bigint := (SELECT coalesce(sum(d.points_restored), 0) FROM loyalty.returned d WHERE d.purchase_id = p.purchase_id);
     points bigint;
 BEGIN
+    IF p.redemption_id IS NULL THEN
+        RETURN 0;
+    END IF;
     SELECT * INTO redemption FROM loyalty.redemption x WHERE x.redemption_id = p.redemption_id;
     IF NOT FOUND THEN
         RETURN 0;
@@ -266,7 +260,7 @@ AS $$
 DECLARE
     before record;
     so_far record;
-    digits integer := loyalty.currency_digits(coalesce(p.currency, (SELECT g.currency FROM loyalty.member m JOIN loyalty.program g USING (program_id) WHERE m.member_id = p.member_id), 'EUR'));
+    digits integer := loyalty.purchase_digits(p);
     by_points numeric;
     restored bigint;
     taken bigint;
@@ -292,30 +286,39 @@ $$;
 COMMENT ON FUNCTION loyalty.take_return(loyalty.purchase_return, loyalty.purchase) IS 'Registers one return of a locked purchase and posts what it takes back';
 REVOKE ALL ON FUNCTION loyalty.take_return(loyalty.purchase_return, loyalty.purchase) FROM PUBLIC;
 
+CREATE FUNCTION loyalty.returned_purchase(r loyalty.purchase_return) RETURNS bigint
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN coalesce(r.purchase_id, (SELECT p.purchase_id FROM loyalty.purchase p WHERE p.source = r.purchase_source AND p.reference = r.purchase_reference));
+END
+$$;
+COMMENT ON FUNCTION loyalty.returned_purchase(loyalty.purchase_return) IS 'The purchase that a return names, NULL where it names none by its reference';
+REVOKE ALL ON FUNCTION loyalty.returned_purchase(loyalty.purchase_return) FROM PUBLIC;
+
 CREATE FUNCTION loyalty.take_returns() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
     r record;
     given loyalty.purchase_return;
     p loyalty.purchase;
+    purchases bigint[];
 BEGIN
     IF TG_RELID <> 'loyalty.purchase_return'::regclass THEN
         RAISE EXCEPTION 'table "%" may not return purchases', TG_TABLE_NAME USING ERRCODE = 'LY902';
     END IF;
     -- purchases before accounts, each in ascending order: as an UPDATE of purchases does
-    PERFORM FROM loyalty.purchase q
-        WHERE q.purchase_id IN (SELECT coalesce(n.purchase_id, f.purchase_id) FROM new_rows n
-            LEFT JOIN loyalty.purchase f ON n.purchase_id IS NULL AND f.source = n.purchase_source AND f.reference = n.purchase_reference
-            WHERE n.recorded_at = now())
-        ORDER BY q.purchase_id FOR NO KEY UPDATE;
+    SELECT array_agg(DISTINCT loyalty.returned_purchase(n)) INTO purchases
+        FROM new_rows w JOIN loyalty.purchase_return n USING (return_id) WHERE w.recorded_at = now();
+    PERFORM FROM loyalty.purchase q WHERE q.purchase_id = ANY (purchases) ORDER BY q.purchase_id FOR NO KEY UPDATE;
     PERFORM FROM loyalty.account a
-        WHERE a.account_id IN (SELECT q.member_id FROM new_rows n
-            JOIN loyalty.purchase q ON q.purchase_id = n.purchase_id OR (n.purchase_id IS NULL AND q.source = n.purchase_source AND q.reference = n.purchase_reference)
-            WHERE n.recorded_at = now())
+        WHERE a.account_id = ANY (ARRAY(SELECT q.member_id FROM loyalty.purchase q WHERE q.purchase_id = ANY (purchases)))
         ORDER BY a.account_id FOR NO KEY UPDATE;
-    FOR r IN SELECT n.return_id, q.purchase_id FROM new_rows n
-             LEFT JOIN loyalty.purchase q ON q.purchase_id = n.purchase_id OR (n.purchase_id IS NULL AND q.source = n.purchase_source AND q.reference = n.purchase_reference)
+    FOR r IN SELECT n.return_id, q.purchase_id
+             FROM new_rows n JOIN loyalty.purchase_return t USING (return_id)
+                  LEFT JOIN loyalty.purchase q ON q.purchase_id = loyalty.returned_purchase(t)
              WHERE n.recorded_at = now() ORDER BY q.member_id, n.occurred_at, n.return_id LOOP
         SELECT * INTO given FROM loyalty.purchase_return n WHERE n.return_id = r.return_id;
         IF r.purchase_id IS NULL THEN

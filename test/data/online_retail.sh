@@ -22,5 +22,22 @@ BEGIN
         RAISE EXCEPTION '% of % customers differ from the reference; % in % purchases', wrong, n, total, purchases;
     END IF;
 END $$;
+SQL
+run -f test/demo/cancel.sql
+run -f test/demo/recompute_net.sql
+run <<'SQL'
+DO $$
+DECLARE net numeric; missing numeric; given numeric;
+BEGIN
+    SELECT sum(loyalty.spend(tally)) INTO net FROM loyalty.account;
+    SELECT sum((quantity - matched) * unit_price) INTO missing FROM cancelled;
+    IF net - missing <> 8300065.814 THEN
+        RAISE EXCEPTION 'net % less % that could not be matched is not 8300065.814', net, missing;
+    END IF;
+    SELECT sum(b.available + b.pending + b.debt) INTO given FROM loyalty.member_balance b WHERE b.external_id IN ('12346', '16446');
+    IF given <> 0 THEN
+        RAISE EXCEPTION 'customers 12346 and 16446 have % points left', given;
+    END IF;
+END $$;
 SELECT 1 / (CASE WHEN EXISTS (SELECT FROM loyalty.check()) THEN 0 ELSE 1 END);
 SQL

@@ -1,6 +1,6 @@
 -- Every member's points in plain SQL over the raw lines, without the engine:
 -- tier = the best that the calendar years so far earned before this invoice.
-CREATE TEMP TABLE expected AS
+CREATE TABLE expected AS
 WITH invoice AS (
     SELECT customer_id, invoice_no, min(invoice_date) AS at, sum(amount) AS amount,
            sum(amount * CASE WHEN christmas THEN 2 ELSE 1 END) AS weighted

@@ -3,6 +3,7 @@
  */
 CREATE FUNCTION loyalty.check() RETURNS TABLE (invariant text, account_id bigint, detail text)
     LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    SET jit = off
 AS $$
     WITH e AS MATERIALIZED (
         SELECT n.account_id, n.seq, n.points, n.lots, n.tally, n.hash, n.source_id, n.kind, n.key,
@@ -140,12 +141,15 @@ AS $$
             AND EXISTS (SELECT FROM loyalty.entry n WHERE n.account_id = a.account_id AND n.kind = 'earn'
                         AND n.seq > (SELECT coalesce(max(o.seq), 0) FROM loyalty.entry o WHERE o.account_id = a.account_id AND o.kind IN ('open', 'import', 'adjust')))
     UNION ALL
+    SELECT * FROM loyalty.check_vouchers()
+    UNION ALL
     SELECT 'the engine''s triggers stand and are enabled', NULL, w.relation || '.' || w.trigger
         FROM (VALUES ('purchase', 'award_insert'), ('purchase', 'award_update'), ('purchase', 'refuse_change'), ('purchase', 'refuse_key_change'),
                      ('activity', 'award_insert'), ('activity', 'award_update'), ('activity', 'refuse_change'), ('activity', 'refuse_key_change'),
                      ('purchase_return', 'take_returns'), ('purchase_return', 'refuse_change'), ('returned', 'refuse_change'),
                      ('entry', 'refuse_change'), ('tier_change', 'refuse_change'), ('account', 'refuse_change'), ('held_award', 'refuse_change'),
                      ('member', 'open_accounts'), ('member', 'follow_member'), ('member', 'keep_member'), ('member', 'keep_member_key'), ('rule_version', 'keep_version'),
+                     ('voucher', 'keep_voucher'), ('voucher', 'refuse_change'), ('voucher_key', 'refuse_change'),
                      ('attachment', 'configuration_changed'), ('program', 'configuration_changed'), ('tier', 'configuration_changed'),
                      ('product', 'configuration_changed'), ('rule', 'configuration_changed'),
                      ('rule_version', 'configuration_changed')) AS w (relation, trigger)

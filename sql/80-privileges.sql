@@ -39,9 +39,12 @@ AS $$
         'EXECUTE ON FUNCTION loyalty.redeem, loyalty.hold, loyalty.capture, loyalty.release, loyalty.undo, loyalty.transfer',
         'EXECUTE ON FUNCTION loyalty.tier_progress(bigint)',
         'EXECUTE ON FUNCTION loyalty.cabinet(bigint)',
+        'EXECUTE ON FUNCTION loyalty.vouchers(bigint), loyalty.voucher_token(bigint)',
+        'EXECUTE ON FUNCTION loyalty.read_token(text), loyalty.read_token(text, bytea), loyalty.verify_token(text, bytea), loyalty.member_tag(bigint, bytea)',
+        'EXECUTE ON FUNCTION loyalty.redeem_voucher(text, text, bigint, text, bigint)',
         'EXECUTE ON FUNCTION loyalty.describe(integer, text)'])
 $$;
-COMMENT ON FUNCTION loyalty.grant_app(regrole) IS 'Lets an application insert transactions and read members'' points through functions';
+COMMENT ON FUNCTION loyalty.grant_app(regrole) IS 'Lets an application insert transactions, read members'' points and redeem vouchers through functions';
 REVOKE ALL ON FUNCTION loyalty.grant_app(regrole) FROM PUBLIC;
 
 CREATE FUNCTION loyalty.grant_bi(role regrole) RETURNS void
@@ -55,6 +58,8 @@ AS $$
         'SELECT ON loyalty.entry, loyalty.account, loyalty.tier_change, loyalty.entry_rule, loyalty.entry_line, loyalty.attachment',
         'SELECT ON loyalty.tier_history, loyalty.points_outstanding, loyalty.held_award_open, loyalty.redemption, loyalty.open_hold',
         'SELECT (member_id, program_id, joined_at, status, staff) ON loyalty.member',
+        'SELECT (voucher_id, program_id, member_id, kind, value, currency, sku, terms, issued_at, issued_by, valid_from, valid_until, key, source_id, key_id, status, redeemed_at, redeemed_by, redeem_key, redeem_member_id, redeem_store, redeem_purchase_id, revoked_at, revoked_by, reason) ON loyalty.voucher',
+        'SELECT ON loyalty.voucher_key',
         'EXECUTE ON FUNCTION loyalty.breakdown_rules(bytea), loyalty.breakdown_lines(bytea)',
         'EXECUTE ON FUNCTION loyalty.describe(integer, text)'])
 $$;
@@ -81,9 +86,10 @@ AS $$
         'EXECUTE ON FUNCTION loyalty.write_off',
         'EXECUTE ON FUNCTION loyalty.import_entry, loyalty.set_tier(bigint, text, date, text)',
         'EXECUTE ON FUNCTION loyalty.set_member_status(bigint, text), loyalty.close_member(bigint)',
+        'EXECUTE ON FUNCTION loyalty.make_voucher, loyalty.revoke_voucher(bigint, text), loyalty.voucher_keys()',
         'EXECUTE ON FUNCTION loyalty.release_award(bigint), loyalty.check()'])
 $$;
-COMMENT ON FUNCTION loyalty.grant_admin(regrole) IS 'Lets a role run the programme: rules, tiers, adjustments, imports, releases. Jobs, attach and the engine''s own functions stay with the owner of the extension';
+COMMENT ON FUNCTION loyalty.grant_admin(regrole) IS 'Lets a role run the programme: rules, tiers, adjustments, imports, releases, vouchers. Jobs, attach and the engine''s own functions stay with the owner of the extension';
 REVOKE ALL ON FUNCTION loyalty.grant_admin(regrole) FROM PUBLIC;
 
 /* What pg_dump must carry: all of it is the user's data. */
@@ -94,6 +100,7 @@ BEGIN
     FOREACH name IN ARRAY ARRAY[
         'program', 'tier', 'product', 'rule', 'rule_version', 'exchange_rate', 'member', 'account',
         'tier_change', 'purchase', 'activity', 'purchase_return', 'returned', 'entry', 'held_award', 'attachment', 'attachment_attachment_id_seq',
+        'voucher', 'voucher_key', 'voucher_id_seq',
         'program_program_id_seq', 'tier_tier_id_seq', 'rule_rule_id_seq',
         'rule_version_rule_version_id_seq', 'member_id_seq', 'transaction_id_seq', 'tier_change_number_seq']
     LOOP

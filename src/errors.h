@@ -4,7 +4,7 @@
  *
  * Grouped by hundreds: LY0 configuration, LY1 the facts of a transaction,
  * LY2 rules, LY3 members and accounts, LY4 points, LY5 attached tables,
- * LY9 the books themselves.  Each code has a test.
+ * LY6 keys and vouchers, LY9 the books themselves.  Each code has a test.
  */
 #ifndef LOYALTY_ERRORS_H
 #define LOYALTY_ERRORS_H
@@ -65,6 +65,13 @@
 /* LY5: attached tables */
 #define ERRCODE_LY_MAPPING_FAILED			LY('5', '0', '2')
 #define ERRCODE_LY_TRUNCATE_REFUSED			LY('5', '0', '5')
+
+/* LY6: keys and vouchers; LY612 to LY617 are raised in SQL */
+#define ERRCODE_LY_NO_KEY					LY('6', '0', '1')
+#define ERRCODE_LY_KEY_FILE					LY('6', '0', '2')
+#define ERRCODE_LY_UNKNOWN_KEY				LY('6', '0', '3')
+#define ERRCODE_LY_FORGED_TOKEN				LY('6', '1', '1')
+#define ERRCODE_LY_INVALID_VOUCHER			LY('6', '1', '8')
 
 /* LY9: the books themselves */
 #define ERRCODE_LY_APPEND_ONLY				LY('9', '0', '1')

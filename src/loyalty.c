@@ -7,6 +7,7 @@
 #include "fmgr.h"
 
 #include "compat.h"
+#include "keys.h"
 #include "program.h"
 
 LOYALTY_MODULE_MAGIC;
@@ -18,4 +19,5 @@ void
 _PG_init(void)
 {
 	ProgramInit();
+	KeysInit();
 }

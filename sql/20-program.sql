@@ -13,8 +13,9 @@ CREATE TABLE loyalty.program (
     points_name         text NOT NULL DEFAULT 'points',
     points_scale        smallint NOT NULL DEFAULT 0 CHECK (points_scale BETWEEN 0 AND 4),
     point_value         numeric CHECK (point_value >= 0 AND point_value < 1e9),
+    pending             text NOT NULL DEFAULT 'days' CHECK (pending IN ('days', 'release')),
     hold_days           integer NOT NULL DEFAULT 0 CHECK (hold_days BETWEEN 0 AND 3650),
-    expiry              text NOT NULL DEFAULT 'after' CHECK (expiry IN ('never', 'after', 'fixed_day')),
+    expiry              text NOT NULL DEFAULT 'after' CHECK (expiry IN ('never', 'after', 'fixed_day', 'sliding')),
     expiry_months       integer NOT NULL DEFAULT 12 CHECK (expiry_months BETWEEN 0 AND 1200),
     expiry_days         integer NOT NULL DEFAULT 0 CHECK (expiry_days BETWEEN 0 AND 36500),
     expiry_round        text NOT NULL DEFAULT 'month' CHECK (expiry_round IN ('day', 'month', 'year')),
@@ -34,6 +35,7 @@ CREATE TABLE loyalty.program (
     revoke_days         integer NOT NULL DEFAULT 30 CHECK (revoke_days BETWEEN 0 AND 3650),
     restore             text NOT NULL DEFAULT 'grace' CHECK (restore IN ('grace', 'expired')),
     restore_days        integer NOT NULL DEFAULT 30 CHECK (restore_days BETWEEN 0 AND 3650),
+    reinstate_days      integer NOT NULL DEFAULT 0 CHECK (reinstate_days BETWEEN 0 AND 3650),
     redeem_min          bigint NOT NULL DEFAULT 1 CHECK (redeem_min >= 1),
     redeem_step         bigint NOT NULL DEFAULT 1 CHECK (redeem_step >= 1),
     redeem_max          bigint CHECK (redeem_max >= redeem_min),
@@ -43,15 +45,16 @@ CREATE TABLE loyalty.program (
     on_rule_error       text NOT NULL DEFAULT 'fail' CHECK (on_rule_error IN ('fail', 'hold')),
     created_at          timestamptz NOT NULL DEFAULT now(),
     CHECK (expiry <> 'fixed_day' OR expiry_fixed_day IS NOT NULL),
-    CHECK (expiry <> 'after' OR expiry_months > 0 OR expiry_days > 0)
+    CHECK (expiry NOT IN ('after', 'sliding') OR expiry_months > 0 OR expiry_days > 0)
 );
 COMMENT ON TABLE loyalty.program IS 'A loyalty programme and its policies';
 COMMENT ON COLUMN loyalty.program.time_zone IS 'Days, day-parts, expiry and birthdays are reckoned in this zone';
 COMMENT ON COLUMN loyalty.program.currency IS 'ISO 4217 code; money of this programme is in this currency''s unit';
 COMMENT ON COLUMN loyalty.program.points_scale IS 'Decimal digits of a point: bigint amounts count 1/10^scale of a point';
 COMMENT ON COLUMN loyalty.program.point_value IS 'What one whole point is worth in the currency, for "your points are worth"';
+COMMENT ON COLUMN loyalty.program.pending IS 'Earned points wait hold_days, or until loyalty.release_pending releases them';
 COMMENT ON COLUMN loyalty.program.hold_days IS 'Points become available this many days after the purchase: the return window';
-COMMENT ON COLUMN loyalty.program.expiry IS 'never; after expiry_months and expiry_days from the day the points become available; or on the fixed day of the year expiry_fixed_day (MM-DD, the last valid day)';
+COMMENT ON COLUMN loyalty.program.expiry IS 'never; after expiry_months and expiry_days from the day the points become available; or on the fixed day of the year expiry_fixed_day (MM-DD, the last valid day); or sliding: all points die together that long after the account''s last entry';
 COMMENT ON COLUMN loyalty.program.expiry_round IS 'Points stay valid to the end of that day, month or year';
 COMMENT ON COLUMN loyalty.program.rounding IS 'How the exact points of an order become whole ones, once an order';
 COMMENT ON COLUMN loyalty.program.multipliers IS 'Multiply rules that fire together: their product, or only the best one';
@@ -60,6 +63,7 @@ COMMENT ON COLUMN loyalty.program.tier_window IS 'What qualifies: the calendar y
 COMMENT ON COLUMN loyalty.program.revoke_days IS 'A take-back below the threshold demotes only this many days after the promotion';
 COMMENT ON COLUMN loyalty.program.restore IS 'Points given back (undo, a hold released) that died meanwhile: grace lets them live restore_days more, expired gives them back dead';
 COMMENT ON COLUMN loyalty.program.restore_days IS 'Days that given back points live which had died; 0: none';
+COMMENT ON COLUMN loyalty.program.reinstate_days IS 'Points that died so many days ago at most may be reinstated, for restore_days; 0: none';
 COMMENT ON COLUMN loyalty.program.redeem_min IS 'Fewest points of one redemption, in smallest units';
 COMMENT ON COLUMN loyalty.program.redeem_step IS 'A redemption is a multiple of so many points, in smallest units';
 COMMENT ON COLUMN loyalty.program.redeem_max IS 'Most points of one redemption, in smallest units; NULL: no limit';

@@ -105,6 +105,17 @@ CREATE FUNCTION loyalty.post_expiry(account_ids bigint[], as_of date) RETURNS bi
 REVOKE ALL ON FUNCTION loyalty.post_expiry(bigint[], date) FROM PUBLIC;
 COMMENT ON FUNCTION loyalty.post_expiry(bigint[], date) IS 'Closes the dead lots of accounts; returns the number of entries';
 
+CREATE FUNCTION loyalty.release_pending(source_id bigint, available_from date DEFAULT NULL, reason text DEFAULT NULL) RETURNS bigint
+    LANGUAGE C VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'loyalty_release_pending';
+REVOKE ALL ON FUNCTION loyalty.release_pending(bigint, date, text) FROM PUBLIC;
+COMMENT ON FUNCTION loyalty.release_pending(bigint, date, text) IS 'Lets the pending points of a purchase or activity become available on a day (NULL: today), from which their life is counted; returns how many. Doing it again does nothing';
+
+CREATE FUNCTION loyalty.post_reinstatement(account_id bigint, points bigint, reason text, key text) RETURNS bigint
+    LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'loyalty_post_reinstatement';
+REVOKE ALL ON FUNCTION loyalty.post_reinstatement(bigint, bigint, text, text) FROM PUBLIC;
+COMMENT ON FUNCTION loyalty.post_reinstatement(bigint, bigint, text, text) IS 'Gives points that died lately (NULL: all of them) restore_days more; LY406 where there are not so many';
+
 CREATE FUNCTION loyalty.post_review(account_ids bigint[], as_of date) RETURNS bigint
     LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'loyalty_post_review';
 REVOKE ALL ON FUNCTION loyalty.post_review(bigint[], date) FROM PUBLIC;
@@ -135,11 +146,11 @@ CREATE FUNCTION loyalty.currency_digits(currency text) RETURNS integer
     LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'loyalty_currency_digits';
 COMMENT ON FUNCTION loyalty.currency_digits(text) IS 'Digits of a currency''s minor unit (ISO 4217)';
 
-CREATE FUNCTION loyalty.lots_at(program_id integer, lots loyalty.lots, holds loyalty.hold[], at timestamptz,
+CREATE FUNCTION loyalty.lots_at(program_id integer, lots loyalty.lots, holds loyalty.hold[], last_event_at timestamptz, at timestamptz,
         OUT free loyalty.lots, OUT held loyalty.lots)
     LANGUAGE C STABLE AS 'MODULE_PATHNAME', 'loyalty_lots_at';
-REVOKE ALL ON FUNCTION loyalty.lots_at(integer, loyalty.lots, loyalty.hold[], timestamptz) FROM PUBLIC;
-COMMENT ON FUNCTION loyalty.lots_at(integer, loyalty.lots, loyalty.hold[], timestamptz) IS 'An account''s lots that are free at an instant and those that a hold has frozen; holds that lapsed by then count as released';
+REVOKE ALL ON FUNCTION loyalty.lots_at(integer, loyalty.lots, loyalty.hold[], timestamptz, timestamptz) FROM PUBLIC;
+COMMENT ON FUNCTION loyalty.lots_at(integer, loyalty.lots, loyalty.hold[], timestamptz, timestamptz) IS 'An account''s lots that are free at an instant and those that a hold has frozen; holds that lapsed by then count as released. Under a sliding policy the free lots show the day on which they die';
 
 CREATE FUNCTION loyalty.quote_purchase(purchase loyalty.purchase,
         OUT points bigint, OUT available_from date, OUT expires_on date,

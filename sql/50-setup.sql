@@ -27,6 +27,8 @@ CREATE FUNCTION loyalty.create_program(
         on_rule_error text DEFAULT 'fail',
         restore text DEFAULT 'grace',
         restore_days integer DEFAULT 30,
+        reinstate_days integer DEFAULT 0,
+        pending text DEFAULT 'days',
         redeem_min bigint DEFAULT 1,
         redeem_step bigint DEFAULT 1,
         redeem_max bigint DEFAULT NULL,
@@ -51,12 +53,12 @@ BEGIN
     INSERT INTO loyalty.program (name, time_zone, currency, points_name, points_scale, point_value,
             hold_days, expiry, expiry_months, expiry_days, expiry_round, expiry_fixed_day, rounding,
             multipliers, negative, negative_limit, tier_window, tier_months, downgrade, grace_days,
-            revoke_days, on_rule_error, restore, restore_days, redeem_min, redeem_step, redeem_max,
+            revoke_days, on_rule_error, restore, restore_days, reinstate_days, pending, redeem_min, redeem_step, redeem_max,
             redeem_max_share, redeem_line_max, transfer_max, earn_on_tax, earn_on_shipping, earn_on_gift_card, earn_on_points)
         VALUES (name, time_zone, currency, points_name, points_scale, point_value,
             hold_days, expiry, expiry_months, expiry_days, expiry_round, expiry_fixed_day, rounding,
             multipliers, negative, negative_limit, tier_window, tier_months, downgrade, grace_days,
-            revoke_days, on_rule_error, restore, restore_days, redeem_min, redeem_step, redeem_max,
+            revoke_days, on_rule_error, restore, restore_days, reinstate_days, pending, redeem_min, redeem_step, redeem_max,
             redeem_max_share, redeem_line_max, transfer_max, earn_on_tax, earn_on_shipping, earn_on_gift_card, earn_on_points)
         RETURNING program_id INTO id;
     RETURN id;

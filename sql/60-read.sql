@@ -42,12 +42,14 @@ CREATE VIEW loyalty.member_balance AS
          JOIN loyalty.account a ON a.account_id = m.member_id
          LEFT JOIN loyalty.tier t ON t.tier_id = a.tier_id
          CROSS JOIN LATERAL (SELECT (now() AT TIME ZONE p.time_zone)::date AS today) d
-         CROSS JOIN LATERAL loyalty.lots_at(p.program_id, a.lots, a.holds, now()) l;
+         CROSS JOIN LATERAL loyalty.lots_at(p.program_id, a.lots, a.holds, a.last_event_at, now()) l;
 COMMENT ON VIEW loyalty.member_balance IS 'Balance, tier and lifetime sums of every member, today in the programme''s zone';
 
 CREATE VIEW loyalty.points_outstanding AS
     SELECT a.program_id, date_trunc('month', u.expires_on)::date AS expiry_month, sum(u.points) AS points
-    FROM loyalty.account a CROSS JOIN LATERAL loyalty.unnest(a.lots) u
+    FROM loyalty.account a
+         CROSS JOIN LATERAL loyalty.lots_at(a.program_id, a.lots, NULL, a.last_event_at, now()) l
+         CROSS JOIN LATERAL loyalty.unnest(l.free) u
     GROUP BY 1, 2;
 COMMENT ON VIEW loyalty.points_outstanding IS 'Points on the books by the month in which they die; infinity: never; sums to the ledger';
 
@@ -92,7 +94,7 @@ BEGIN
     END IF;
     IF day >= today THEN
         SELECT x.free, x.held INTO l, frozen FROM loyalty.account a,
-            loyalty.lots_at(a.program_id, a.lots, a.holds, greatest(now(), day::timestamp AT TIME ZONE zone)) x
+            loyalty.lots_at(a.program_id, a.lots, a.holds, a.last_event_at, greatest(now(), day::timestamp AT TIME ZONE zone)) x
             WHERE a.account_id = m.member_id;
     ELSE
         at := (day + 1)::timestamp AT TIME ZONE zone;
@@ -104,7 +106,8 @@ BEGIN
         SELECT frozen OPERATOR(loyalty.+) coalesce(loyalty.sum((e.detail ->> 'held_lots')::loyalty.lots), '{}') INTO frozen FROM loyalty.entry e
             WHERE e.account_id = m.member_id AND e.occurred_at >= at AND e.kind IN ('capture', 'release')
                 AND (e.detail ->> 'held_at')::timestamptz < at;
-        l := l OPERATOR(loyalty.-) frozen;
+        SELECT x.free INTO l FROM loyalty.lots_at(m.program_id, l OPERATOR(loyalty.-) frozen, NULL,
+            (SELECT max(e.occurred_at) FROM loyalty.entry e WHERE e.account_id = m.member_id AND e.occurred_at < at), at) x;
     END IF;
     available := greatest(loyalty.available(l, day), 0);
     pending := loyalty.pending(l, day);
@@ -158,6 +161,8 @@ BEGIN
                 WHEN e.kind IN ('redeem', 'capture') THEN 'Redeemed' || coalesce(' for ' || (e.detail -> 'request' ->> 'reference'), '') || coalesce(format(' worth %s %s', round((e.detail ->> 'money')::numeric, loyalty.currency_digits(e.detail ->> 'currency')), e.detail ->> 'currency'), '')
                 WHEN e.kind = 'undo' THEN 'Given back: redemption ' || (e.detail -> 'request' ->> 'redemption')
                 WHEN e.kind = 'release' AND e.key IS NOT NULL THEN 'Hold ' || e.key || CASE WHEN e.detail ? 'lapsed' THEN ' expired' ELSE ' released' END
+                WHEN e.kind = 'release' THEN 'Pending points released'
+                WHEN e.kind = 'reinstate' THEN 'Reinstated' || coalesce(': ' || e.reason, '')
                 WHEN e.kind = 'transfer' THEN CASE WHEN e.points < 0 THEN 'Given to member ' || (e.detail ->> 'to') ELSE 'Received from member ' || (e.detail ->> 'from') END
                 WHEN e.kind = 'write_off' THEN 'Debt forgiven: ' || e.reason
                 ELSE coalesce(e.reason, e.kind) END;
@@ -277,7 +282,7 @@ BEGIN
     SELECT * INTO p FROM loyalty.program q WHERE q.program_id = m.program_id;
     SELECT * INTO a FROM loyalty.account q WHERE q.account_id = m.member_id;
     SELECT * INTO b FROM loyalty.balance(m.member_id) q;
-    SELECT x.free AS lots INTO free FROM loyalty.lots_at(m.program_id, a.lots, a.holds, now()) x;
+    SELECT x.free AS lots INTO free FROM loyalty.lots_at(m.program_id, a.lots, a.holds, a.last_event_at, now()) x;
     today := (now() AT TIME ZONE p.time_zone)::date;
     worth := trunc(b.available / 10::numeric ^ p.points_scale * p.point_value, loyalty.currency_digits(p.currency));
     RETURN jsonb_build_object(

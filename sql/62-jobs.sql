@@ -41,7 +41,7 @@ BEGIN
             SELECT pg_catalog.array_agg(x.account_id ORDER BY x.account_id), pg_catalog.max(x.account_id) INTO ids, last
                 FROM (SELECT a.account_id FROM loyalty.account a
                       WHERE a.account_id > last AND a.program_id = program.program_id
-                            AND loyalty.expired(a.lots, day) > 0
+                            AND loyalty.expired((loyalty.lots_at(a.program_id, a.lots, a.holds, a.last_event_at, now())).free, day) > 0
                       ORDER BY a.account_id LIMIT batch) x;
             EXIT WHEN ids IS NULL;
             closed := closed + loyalty.post_expiry(ids, day);

@@ -116,7 +116,7 @@ AS $$
     UNION ALL
     SELECT 'held lots are in the account', a.account_id, format('hold %s', h.key)
         FROM loyalty.account a CROSS JOIN LATERAL unnest(a.holds) h
-        WHERE EXISTS (SELECT FROM loyalty.lots_at(a.program_id, a.lots, a.holds, '-infinity') f, loyalty.unnest(f.free) l WHERE l.points < 0 AND isfinite(l.available_from))
+        WHERE EXISTS (SELECT FROM loyalty.lots_at(a.program_id, a.lots, a.holds, NULL, '-infinity') f, loyalty.unnest(f.free) l WHERE l.points < 0 AND isfinite(l.available_from))
     UNION ALL
     SELECT 'a hold is open or resolved', a.account_id, format('hold %s', h.key)
         FROM loyalty.account a CROSS JOIN LATERAL unnest(a.holds) h

@@ -37,6 +37,7 @@ AS $$
         'EXECUTE ON FUNCTION loyalty.explain(bigint)',
         'EXECUTE ON FUNCTION loyalty.statement(bigint, timestamptz, timestamptz, integer)',
         'EXECUTE ON FUNCTION loyalty.redeem, loyalty.hold, loyalty.capture, loyalty.release, loyalty.undo, loyalty.transfer',
+        'EXECUTE ON FUNCTION loyalty.expiry_schedule',
         'EXECUTE ON FUNCTION loyalty.tier_progress(bigint)',
         'EXECUTE ON FUNCTION loyalty.cabinet(bigint)',
         'EXECUTE ON FUNCTION loyalty.vouchers(bigint), loyalty.voucher_token(bigint)',
@@ -56,11 +57,12 @@ AS $$
         'SELECT ON loyalty.purchase_return, loyalty.returned',
         'SELECT ON loyalty.purchase, loyalty.activity, loyalty.purchase_line, loyalty.exchange_rate',
         'SELECT ON loyalty.entry, loyalty.account, loyalty.tier_change, loyalty.entry_rule, loyalty.entry_line, loyalty.attachment',
+        'SELECT ON loyalty.points_flow, loyalty.liability, loyalty.breakage',
         'SELECT ON loyalty.tier_history, loyalty.points_outstanding, loyalty.held_award_open, loyalty.redemption, loyalty.open_hold',
         'SELECT (member_id, program_id, joined_at, status, staff) ON loyalty.member',
         'SELECT (voucher_id, program_id, member_id, kind, value, currency, sku, terms, issued_at, issued_by, valid_from, valid_until, key, source_id, key_id, status, redeemed_at, redeemed_by, redeem_key, redeem_member_id, redeem_store, redeem_purchase_id, revoked_at, revoked_by, reason) ON loyalty.voucher',
         'SELECT ON loyalty.voucher_key',
-        'EXECUTE ON FUNCTION loyalty.breakdown_rules(bytea), loyalty.breakdown_lines(bytea)',
+        'EXECUTE ON FUNCTION loyalty.breakdown_rules(bytea), loyalty.breakdown_lines(bytea), loyalty.lots_at',
         'EXECUTE ON FUNCTION loyalty.describe(integer, text)'])
 $$;
 COMMENT ON FUNCTION loyalty.grant_bi(regrole) IS 'Lets a BI tool read the books, without external ids, birthdays and attributes of members';
@@ -83,7 +85,7 @@ AS $$
         'EXECUTE ON FUNCTION loyalty.lint_rules(integer), loyalty.simulate(integer, jsonb, timestamptz, timestamptz, boolean)',
         'EXECUTE ON FUNCTION loyalty.adjust(bigint, bigint, text, text, timestamptz, date)',
         'EXECUTE ON FUNCTION loyalty.open_balance(bigint, bigint, text, text, timestamptz, date, numeric, bigint, date)',
-        'EXECUTE ON FUNCTION loyalty.write_off',
+        'EXECUTE ON FUNCTION loyalty.write_off, loyalty.reinstate, loyalty.release_pending, loyalty.notices_due',
         'EXECUTE ON FUNCTION loyalty.import_entry, loyalty.set_tier(bigint, text, date, text)',
         'EXECUTE ON FUNCTION loyalty.set_member_status(bigint, text), loyalty.close_member(bigint)',
         'EXECUTE ON FUNCTION loyalty.make_voucher, loyalty.revoke_voucher(bigint, text), loyalty.voucher_keys()',

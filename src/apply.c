@@ -17,6 +17,7 @@
 #include "compat.h"
 #include "errors.h"
 #include "hold.h"
+#include "lifetime.h"
 
 /* Find the articles of a purchase's lines. */
 static void
@@ -98,27 +99,13 @@ AwardAccount(Ledger *ledger, const Event *event)
 	return account;
 }
 
-/* Post what died by a day, for the books. */
-static void
-close_expired(Ledger *ledger, Account *account, int32 day, TimestampTz at)
-{
-	LotSet		free;
-	LotSet		dead;
-	Posting		posting = {.kind = "expire", .occurred_at = at, .lots = &dead};
-
-	lotset_init(&dead);
-	LotsRaise(lotset_close_expired(HoldsFree(account, &free), day, &dead));
-	if (dead.n > 0)
-		LedgerPost(ledger, account, &posting);
-}
-
 /* The lot that points earned on a day make. */
 Lot
 AwardLot(const Program *program, int32 day, int64 points)
 {
 	Lot			lot;
 
-	lot.available_from = day + program->hold_days;
+	lot.available_from = program->pending_release ? CALENDAR_NEVER : day + program->hold_days;
 	lot.expires_on = calendar_expires_on(&program->expiry, lot.available_from);
 	lot.amount = points;
 	return lot;
@@ -201,7 +188,7 @@ decide_and_post(Ledger *ledger, Program *program, Account *account, Event *event
 	outcome->lot = AwardLot(program, day, outcome->award.points);
 	if (event->kind == ON_ACTIVITY && outcome->award.points == 0)
 		return;
-	close_expired(ledger, account, day, event->occurred_at);
+	LifetimeClose(ledger, program, account, day, event->occurred_at);
 	lotset_init(&lots);
 	if (outcome->award.points > 0)
 		LotsRaise(lotset_earn(&account->lots, outcome->lot, &lots));

@@ -167,18 +167,15 @@ after_fixed_day(const ExpiryPolicy *policy, int32 after)
 	}
 }
 
-/* The first day on which points that become available on a day are dead. */
-int32
-calendar_expires_on(const ExpiryPolicy *policy, int32 available_from)
+/* A day moved by the policy's months and days and rounded up to its unit's end. */
+static int32
+after_policy(const ExpiryPolicy *policy, int32 day)
 {
-	int64		end;
+	int64		end = calendar_add_months(day, policy->months);
 	int			year;
 	int			month;
 	int			day_of_month;
 
-	if (policy->kind == EXPIRY_NEVER || available_from == CALENDAR_NEVER)
-		return CALENDAR_NEVER;
-	end = calendar_add_months(available_from, policy->months);
 	if (end == CALENDAR_NEVER)
 		return CALENDAR_NEVER;
 	if (policy->kind == EXPIRY_FIXED_DAY)
@@ -192,4 +189,23 @@ calendar_expires_on(const ExpiryPolicy *policy, int32 available_from)
 	if (policy->rounding == ROUND_YEAR)
 		return clamp_day(day_number(year + 1, 1, 1));
 	return clamp_day(month == 12 ? day_number(year + 1, 1, 1) : day_number(year, month + 1, 1));
+}
+
+/* The first day on which points that become available on a day are dead. */
+int32
+calendar_expires_on(const ExpiryPolicy *policy, int32 available_from)
+{
+	if (policy->kind == EXPIRY_NEVER || policy->kind == EXPIRY_SLIDING ||
+		available_from == CALENDAR_NEVER)
+		return CALENDAR_NEVER;
+	return after_policy(policy, available_from);
+}
+
+/* The first day on which all points are dead after the last activity; never but for a sliding policy. */
+int32
+calendar_slides_until(const ExpiryPolicy *policy, int32 last_day)
+{
+	if (policy->kind != EXPIRY_SLIDING || last_day == CALENDAR_ALWAYS)
+		return CALENDAR_NEVER;
+	return after_policy(policy, last_day);
 }

@@ -14,7 +14,8 @@ typedef enum ExpiryKind
 {
 	EXPIRY_NEVER,
 	EXPIRY_AFTER,
-	EXPIRY_FIXED_DAY
+	EXPIRY_FIXED_DAY,
+	EXPIRY_SLIDING				/* all points, some time after the last activity */
 } ExpiryKind;
 
 typedef enum ExpiryRounding
@@ -41,6 +42,7 @@ extern int32 calendar_month_start(int32 month);
 extern int32 calendar_add_months(int32 day, int months);
 extern int	calendar_weekday(int32 day);
 extern bool calendar_is_anniversary(int32 birthday, int32 day);
+extern int32 calendar_slides_until(const ExpiryPolicy *policy, int32 last_day);
 extern int32 calendar_expires_on(const ExpiryPolicy *policy, int32 available_from);
 
 #endif							/* LOYALTY_CALENDAR_H */

@@ -100,13 +100,14 @@ read_returned(int64 source_id, const Award *gross, int64 spend, Returned *return
  * second time.
  */
 static void
-reopen_expired(Ledger *ledger, Account *account, const Posted *posted, int64 points, int32 today)
+reopen_expired(Ledger *ledger, const Program *program, Account *account, const Posted *posted,
+			   int64 points, int32 today)
 {
 	LotSet		scratch;
 	LotSet		closed;
 	LotSet		delta;
 	Posting		posting = {.kind = "expire", .occurred_at = LedgerNow(ledger), .lots = &delta};
-	bool		dead = false;
+	bool		dead = program->expiry.kind == EXPIRY_SLIDING;
 
 	for (int i = 0; i < posted->lots.n; i++)
 		dead |= posted->lots.lot[i].amount > 0 && posted->lots.lot[i].expires_on <= today;
@@ -136,7 +137,7 @@ difference_lots(Ledger *ledger, const Program *program, Account *account, const 
 							  lots));
 	if (difference >= 0)
 		return;
-	reopen_expired(ledger, account, posted, -difference, today);
+	reopen_expired(ledger, program, account, posted, -difference, today);
 	status = lotset_take_back(HoldsFree(account, &scratch), &posted->lots, -difference, today,
 							  program->negative, program->negative_limit, lots, &taken);
 	if (status == CORE_INSUFFICIENT)

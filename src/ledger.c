@@ -794,6 +794,28 @@ LedgerPosted(Ledger *ledger, int64 *source_ids, int n, Posted **result)
 	return count;
 }
 
+/*
+ * Lock every account to which something was posted for a source, and read what
+ * was; none where nothing was.
+ */
+int
+LedgerLockPosted(Ledger *ledger, int64 source_id, Posted **posted)
+{
+	int			n = LedgerPosted(ledger, &source_id, 1, posted);
+	int64	   *ids = palloc(sizeof(int64) * Max(n, 1));
+	int			count = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		if ((*posted)[i].account_id != 0)
+			ids[count++] = (*posted)[i].account_id;
+	}
+	if (count == 0)
+		return 0;
+	LedgerLock(ledger, ids, count);
+	return LedgerPosted(ledger, &source_id, 1, posted);
+}
+
 /* Find the entry that a key made for an account. */
 bool
 LedgerFindKey(Ledger *ledger, int64 account_id, const char *key, KeyedEntry *entry)

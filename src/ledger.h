@@ -112,6 +112,7 @@ extern void LedgerHold(Ledger *ledger, int64 source_id, int64 account_id,
 extern int	LedgerPosted(Ledger *ledger, int64 *source_ids, int n, Posted **posted);
 extern bool LedgerFindKey(Ledger *ledger, int64 account_id, const char *key, KeyedEntry *entry);
 extern int64 LedgerSumOfKind(Ledger *ledger, int64 account_id, int64 source_id, const char *kind);
+extern int	LedgerLockPosted(Ledger *ledger, int64 source_id, Posted **posted);
 extern void LedgerExpired(Ledger *ledger, int64 account_id, LotSet *lots);
 extern int64 LedgerNextSource(void);
 extern void LedgerFlush(Ledger *ledger);

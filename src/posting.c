@@ -22,6 +22,7 @@
 #include "errors.h"
 #include "hold.h"
 #include "ledger.h"
+#include "lifetime.h"
 #include "program.h"
 #include "tier.h"
 
@@ -186,19 +187,6 @@ lock_array(Ledger *ledger, ArrayType *array, Account **accounts)
 	return LedgerAccounts(ledger, accounts);
 }
 
-/* Resolve the holds of an account that ended by themselves. */
-static void
-settle_holds(Ledger *ledger, Account *account)
-{
-	Program    *program;
-
-	if (account->nholds == 0)
-		return;
-	program = ProgramPin(account->program_id);
-	HoldsSettle(ledger, program, account);
-	ProgramUnpin(program);
-}
-
 PG_FUNCTION_INFO_V1(loyalty_post_expiry);
 
 /* post_expiry(account_ids, as_of): close dead lots. */
@@ -216,18 +204,13 @@ loyalty_post_expiry(PG_FUNCTION_ARGS)
 	n = lock_array(ledger, PG_GETARG_ARRAYTYPE_P(0), &accounts);
 	for (int i = 0; i < n; i++)
 	{
-		LotSet		free;
-		LotSet		dead;
-		Posting		posting = {.kind = "expire", .lots = &dead};
+		Program    *program = ProgramPin(accounts[i].program_id);
 
-		settle_holds(ledger, &accounts[i]);
-		posting.occurred_at = Max(LedgerNow(ledger), accounts[i].last_event_at);
-		lotset_init(&dead);
-		LotsRaise(lotset_close_expired(HoldsFree(&accounts[i], &free), as_of, &dead));
-		if (dead.n == 0)
-			continue;
-		LedgerPost(ledger, &accounts[i], &posting);
-		count++;
+		HoldsSettle(ledger, program, &accounts[i]);
+		if (LifetimeClose(ledger, program, &accounts[i], as_of,
+						  Max(LedgerNow(ledger), accounts[i].last_event_at)))
+			count++;
+		ProgramUnpin(program);
 	}
 	LedgerFlush(ledger);
 	LedgerClose(ledger);
@@ -582,6 +565,165 @@ loyalty_entry_hash(PG_FUNCTION_ARGS)
 	SealEntry(&sealed, has_previous ? (uint8 *) VARDATA_ANY(previous) : NULL, has_previous,
 			  (uint8 *) VARDATA(result));
 	PG_RETURN_BYTEA_P(result);
+}
+
+/* Move the pending lots that a source gave to a day; returns how many points. */
+static int64
+move_pending(const Program *program, const LotSet *free, const LotSet *posted, int32 today,
+			 int32 day, LotSet *delta)
+{
+	int64		moved = 0;
+
+	for (int i = 0; i < posted->n; i++)
+	{
+		Lot			lot = posted->lot[i];
+		bool		found = false;
+
+		for (int j = 0; j < free->n; j++)
+		{
+			if (free->lot[j].available_from != lot.available_from ||
+				free->lot[j].expires_on != lot.expires_on)
+				continue;
+			found = true;
+			lot.amount = Min(lot.amount, free->lot[j].amount);
+		}
+		if (!found || lot.amount <= 0 || lot.available_from <= today || lot.available_from == day)
+			continue;
+		moved += lot.amount;
+		lot.amount = -lot.amount;
+		LotsRaise(lotset_add_lot(delta, lot));
+		lot.amount = -lot.amount;
+		lot.available_from = day;
+		lot.expires_on = calendar_expires_on(&program->expiry, day);
+		LotsRaise(lotset_add_lot(delta, lot));
+	}
+	return moved;
+}
+
+PG_FUNCTION_INFO_V1(loyalty_release_pending);
+
+/* release_pending(source_id, available_from, reason): let pending points become available on a day. */
+Datum
+loyalty_release_pending(PG_FUNCTION_ARGS)
+{
+	int64		source_id = PG_GETARG_INT64(0);
+	Ledger	   *ledger;
+	Posted	   *posted;
+	int			n;
+	int64		moved = 0;
+
+	SPI_connect();
+	ledger = LedgerOpen();
+	n = LedgerLockPosted(ledger, source_id, &posted);
+	for (int i = 0; i < n; i++)
+	{
+		Account    *account = LedgerAccount(ledger, posted[i].account_id);
+		Program    *program = ProgramPin(account->program_id);
+		int32		today = ProgramDay(program, LedgerNow(ledger));
+		int32		day = PG_ARGISNULL(1) ? today : PG_GETARG_DATEADT(1);
+		LotSet		scratch;
+		LotSet		delta;
+		Posting		posting = {.kind = "release", .source_id = source_id, .lots = &delta,
+		.reason = text_argument(fcinfo, 2), .occurred_at = LedgerNow(ledger)};
+
+		if (day < today || DATE_NOT_FINITE(day))
+			ereport(ERROR,
+					(errcode(ERRCODE_LY_INVALID_TIME),
+					 errmsg("pending points become available today or on a day to come")));
+		HoldsSettle(ledger, program, account);
+		lotset_init(&delta);
+		moved += move_pending(program, HoldsFree(account, &scratch), &posted[i].lots, today, day,
+							  &delta);
+		if (delta.n > 0)
+			LedgerPost(ledger, account, &posting);
+		ProgramUnpin(program);
+	}
+	LedgerFlush(ledger);
+	LedgerClose(ledger);
+	SPI_finish();
+	PG_RETURN_INT64(moved);
+}
+
+/* What an account lost by expiry since a day, negative. */
+static void
+recently_expired(Ledger *ledger, const Account *account, int32 since, LotSet *lots)
+{
+	LotSet		all;
+
+	LedgerExpired(ledger, account->account_id, &all);
+	lotset_init(lots);
+	for (int i = 0; i < all.n; i++)
+	{
+		if (all.lot[i].amount < 0 && all.lot[i].expires_on >= since)
+			LotsRaise(lotset_add_lot(lots, all.lot[i]));
+	}
+}
+
+/* Post that points which died live again, those that died last first. */
+static void
+reinstate(Ledger *ledger, const Program *program, Account *account, const LotSet *dead,
+		  int64 points, int32 today, const char *reason, const char *key)
+{
+	LotSet		revived;
+	LotSet		delta;
+	LotSet		earned;
+	Posting		reopening = {.kind = "expire", .lots = &revived, .occurred_at = LedgerNow(ledger)};
+	Posting		posting = {.kind = "reinstate", .lots = &delta, .reason = reason, .key = key,
+	.occurred_at = LedgerNow(ledger)};
+	Lot			lot = {today, today + program->restore_days, points};
+
+	lotset_init(&revived);
+	LotsRaise(lotset_part(dead, true, 0, points, &revived));
+	LedgerPost(ledger, account, &reopening);
+	lotset_copy(&delta, &revived);
+	LotsRaise(lotset_negate(&delta));
+	lotset_init(&earned);
+	LotsRaise(lotset_earn(&account->lots, lot, &earned));
+	LotsRaise(lotset_add(&delta, &earned));
+	LedgerPost(ledger, account, &posting);
+}
+
+PG_FUNCTION_INFO_V1(loyalty_post_reinstatement);
+
+/* post_reinstatement(account_id, points, reason, key): points that died lately live restore_days more. */
+Datum
+loyalty_post_reinstatement(PG_FUNCTION_ARGS)
+{
+	Ledger	   *ledger;
+	Account    *account;
+	Program    *program;
+	LotSet		dead;
+	int64		most;
+	int64		points;
+	int32		today;
+
+	SPI_connect();
+	ledger = LedgerOpen();
+	account = lock_account(ledger, PG_GETARG_INT64(0));
+	program = ProgramPin(account->program_id);
+	today = ProgramDay(program, LedgerNow(ledger));
+	HoldsSettle(ledger, program, account);
+	LifetimeClose(ledger, program, account, today, Max(LedgerNow(ledger), account->last_event_at));
+	LedgerFlush(ledger);
+	recently_expired(ledger, account, today - program->reinstate_days, &dead);
+	LotsRaise(lotset_negate(&dead));
+	LotsRaise(lotset_total(&dead, &most));
+	points = PG_ARGISNULL(1) ? most : PG_GETARG_INT64(1);
+	if (points <= 0 || points > most || program->restore_days == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_LY_NOT_REINSTATED),
+				 errmsg("member " INT64_FORMAT " has not lost that many points lately",
+						account->account_id),
+				 errdetail(INT64_FORMAT " points died within %d days.", most,
+						   program->reinstate_days),
+				 errhint("The programme's policies reinstate_days and restore_days decide this.")));
+	reinstate(ledger, program, account, &dead, points, today, text_argument(fcinfo, 2),
+			  text_argument(fcinfo, 3));
+	ProgramUnpin(program);
+	LedgerFlush(ledger);
+	LedgerClose(ledger);
+	SPI_finish();
+	PG_RETURN_INT64(points);
 }
 
 PG_FUNCTION_INFO_V1(loyalty_currency_digits);

@@ -26,6 +26,7 @@
 #include "utils/inval.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -323,7 +324,8 @@ load_policies(Program *program)
 	snprintf(program->currency, sizeof(program->currency), "%s", column_text(0, "currency"));
 	program->points_scale = atoi(column_text(0, "points_scale"));
 	program->hold_days = column_int32(0, "hold_days");
-	program->expiry.kind = WORD(0, "expiry", "never", "after", "fixed_day");
+	program->pending_release = WORD(0, "pending", "days", "release") == 1;
+	program->expiry.kind = WORD(0, "expiry", "never", "after", "fixed_day", "sliding");
 	program->expiry.months = column_int32(0, "expiry_months");
 	program->expiry.days = column_int32(0, "expiry_days");
 	program->expiry.rounding = WORD(0, "expiry_round", "day", "month", "year");
@@ -343,6 +345,7 @@ load_policies(Program *program)
 	program->negative_limit = column_points(0, "negative_limit", -1);
 	program->restore = WORD(0, "restore", "grace", "expired");
 	program->restore_days = column_int32(0, "restore_days");
+	program->reinstate_days = column_int32(0, "reinstate_days");
 	program->redeem_min = column_points(0, "redeem_min", 1);
 	program->redeem_step = column_points(0, "redeem_step", 1);
 	program->redeem_max = column_points(0, "redeem_max", -1);
@@ -727,7 +730,11 @@ load_program(int32 program_id, Datum drafts, bool keep_existing)
 	Program    *program = make_program(program_id);
 	ExpressionScope *scope;
 	uint64		count;
+	int			nest = NewGUCNestLevel();
 
+	/* whoever asks first fills the snapshot for all: his operators must not */
+	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	PushActiveSnapshot(GetLatestSnapshot());
@@ -753,6 +760,7 @@ load_program(int32 program_id, Datum drafts, bool keep_existing)
 	prepare_evaluation(program, scope);
 	PopActiveSnapshot();
 	SPI_finish();
+	AtEOXact_GUC(true, nest);
 	return program;
 }
 

@@ -87,6 +87,7 @@ typedef struct Program
 	char		currency[4];
 	int			points_scale;
 	int			hold_days;
+	bool		pending_release;	/* points wait for a release instead */
 	ExpiryPolicy expiry;
 	Rounding	rounding;
 	bool		best_multiplier;
@@ -100,6 +101,7 @@ typedef struct Program
 	Numeric		point_value;	/* money of a whole point; NULL: none */
 	RestorePolicy restore;
 	int			restore_days;
+	int			reinstate_days;
 	int64		redeem_min;		/* smallest units, likewise below */
 	int64		redeem_step;
 	int64		redeem_max;		/* -1: none */

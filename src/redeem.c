@@ -22,6 +22,7 @@
 #include "errors.h"
 #include "hold.h"
 #include "ledger.h"
+#include "lifetime.h"
 #include "program.h"
 
 #define MAX_KEY		500
@@ -195,6 +196,15 @@ check_replay(const Operation *op, const char *kind, const char *other_kind, cons
 
 	if (!same_kind || !DetailEqual(DetailMember(op->first.detail, member), asked))
 		raise_key_reused(op, asked);
+}
+
+/* Write down what happened to the account by itself: holds that ended, points that died. */
+static void
+settle(const Operation *op, Account *account)
+{
+	HoldsSettle(op->ledger, op->program, account);
+	if (op->program->expiry.kind == EXPIRY_SLIDING)
+		LifetimeClose(op->ledger, op->program, account, op->today, LedgerNow(op->ledger));
 }
 
 /* Demand that the member may spend. */
@@ -575,7 +585,7 @@ loyalty_redeem(PG_FUNCTION_ARGS)
 	else
 	{
 		check_may_spend(op.account);
-		HoldsSettle(op.ledger, op.program, op.account);
+		settle(&op, op.account);
 		redeemed.points = take_points(&op, &request, &delta);
 		redeemed.money = worth_of(&op, redeemed.points);
 		redeemed.redemption_id = LedgerNextSource();
@@ -680,7 +690,7 @@ loyalty_hold(PG_FUNCTION_ARGS)
 		Hold		hold = {.key = key, .held_at = LedgerNow(op.ledger)};
 
 		check_may_spend(op.account);
-		HoldsSettle(op.ledger, op.program, op.account);
+		settle(&op, op.account);
 		redeemed.points = take_points(&op, &request, &hold.lots);
 		LotsRaise(lotset_negate(&hold.lots));
 		redeemed.money = worth_of(&op, redeemed.points);
@@ -999,6 +1009,7 @@ loyalty_undo(PG_FUNCTION_ARGS)
 							redemption_key, op.account->account_id),
 					 errdetail("It took " INT64_FORMAT " points, of which " INT64_FORMAT " were given back.",
 							   -redemption.points, before)));
+		settle(&op, op.account);
 		undo_points(&op, &redemption, before, points, text_argument(fcinfo, 4), content, &redeemed);
 	}
 	end_operation(&op);
@@ -1098,7 +1109,8 @@ loyalty_transfer(PG_FUNCTION_ARGS)
 	else
 	{
 		check_may_spend(op.account);
-		HoldsSettle(op.ledger, op.program, op.account);
+		settle(&op, op.account);
+		settle(&op, to);
 		check_transfer(&op, to, points);
 		move_points(&op, to, points, text_argument(fcinfo, 4), content);
 	}
@@ -1165,7 +1177,7 @@ loyalty_write_off(PG_FUNCTION_ARGS)
 
 PG_FUNCTION_INFO_V1(loyalty_lots_at);
 
-/* lots_at(program_id, lots, holds, at): the free lots and the held ones at an instant. */
+/* lots_at(program_id, lots, holds, last_event_at, at): the free lots and the held ones at an instant. */
 Datum
 loyalty_lots_at(PG_FUNCTION_ARGS)
 {
@@ -1178,7 +1190,7 @@ loyalty_lots_at(PG_FUNCTION_ARGS)
 	Datum		v[2];
 	bool		n[2] = {false, false};
 
-	if (PG_ARGISNULL(0) || PG_ARGISNULL(1) || PG_ARGISNULL(3))
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1) || PG_ARGISNULL(4))
 		PG_RETURN_NULL();
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
@@ -1186,12 +1198,10 @@ loyalty_lots_at(PG_FUNCTION_ARGS)
 	lotset_init(&held);
 	if (!PG_ARGISNULL(2))
 		HoldsFromDatum(PG_GETARG_DATUM(2), &holds, &nholds);
-	if (nholds > 0)
-	{
-		program = ProgramPin(PG_GETARG_INT32(0));
-		HoldsAt(program, holds, nholds, PG_GETARG_TIMESTAMPTZ(3), &lots, &held);
-		ProgramUnpin(program);
-	}
+	program = ProgramPin(PG_GETARG_INT32(0));
+	HoldsAt(program, holds, nholds, PG_GETARG_TIMESTAMPTZ(4), &lots, &held);
+	LifetimeShow(program, PG_ARGISNULL(3) ? DT_NOBEGIN : PG_GETARG_TIMESTAMPTZ(3), &lots);
+	ProgramUnpin(program);
 	v[0] = LotsToDatum(&lots);
 	v[1] = LotsToDatum(&held);
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), v, n)));

@@ -23,25 +23,6 @@ text_argument(FunctionCallInfo fcinfo, int number)
 	return PG_ARGISNULL(number) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(number));
 }
 
-/* Lock every account to which something was posted for a purchase, and read that again. */
-static int
-lock_posted(Ledger *ledger, int64 purchase_id, Posted **posted)
-{
-	int			n = LedgerPosted(ledger, &purchase_id, 1, posted);
-	int64	   *ids = palloc(sizeof(int64) * Max(n, 1));
-	int			count = 0;
-
-	for (int i = 0; i < n; i++)
-	{
-		if ((*posted)[i].account_id != 0)
-			ids[count++] = (*posted)[i].account_id;
-	}
-	if (count == 0)
-		return 0;
-	LedgerLock(ledger, ids, count);
-	return LedgerPosted(ledger, &purchase_id, 1, posted);
-}
-
 PG_FUNCTION_INFO_V1(loyalty_post_return);
 
 /*
@@ -62,7 +43,7 @@ loyalty_post_return(PG_FUNCTION_ARGS)
 	if (!TransactionRead(purchase_id, &event))
 		elog(ERROR, "purchase " INT64_FORMAT " vanished under its lock", purchase_id);
 	ledger = LedgerOpen();
-	n = lock_posted(ledger, purchase_id, &posted);
+	n = LedgerLockPosted(ledger, purchase_id, &posted);
 	for (int i = 0; i < n; i++)
 	{
 		Account    *account = LedgerAccount(ledger, posted[i].account_id);

@@ -56,7 +56,7 @@ SELECT * FROM pg_temp.refused($$SELECT loyalty.grant_admin('loyalty_test_app')$$
 SELECT * FROM pg_temp.refused($$CREATE TRIGGER t AFTER INSERT ON loyalty.purchase EXECUTE FUNCTION loyalty.award()$$);
 -- BI reads the books, every view, and nothing of a person
 SET ROLE loyalty_test_bi;
-SELECT v, count(r.message) AS readable FROM unnest('{rule_current,purchase_line,entry_rule,entry_line,tier_history,points_outstanding,held_award_open}'::text[]) v, pg_temp.refused(format('SELECT count(*) FROM loyalty.%I', v)) r WHERE r.message = 'accepted' GROUP BY 1 ORDER BY 1;
+SELECT v, count(r.message) AS readable FROM unnest('{rule_current,purchase_line,entry_rule,entry_line,tier_history,points_outstanding,held_award_open,liability,breakage,points_flow,redemption,open_hold}'::text[]) v, pg_temp.refused(format('SELECT count(*) FROM loyalty.%I', v)) r WHERE r.message = 'accepted' GROUP BY 1 ORDER BY 1;
 SELECT count(*) > 0 AS members FROM (SELECT member_id, status FROM loyalty.member) m;
 SELECT * FROM pg_temp.refused($$SELECT external_id FROM loyalty.member$$);
 SELECT * FROM pg_temp.refused($$SELECT birthday FROM loyalty.member$$);

@@ -1,0 +1,74 @@
+-- points wait, live and die by policy; what died lately may live again; the books tie out
+\set ECHO queries
+\set SHOW_CONTEXT never
+SET client_min_messages = warning;
+SET timezone = 'UTC';
+CREATE EXTENSION IF NOT EXISTS loyalty;
+CREATE FUNCTION pg_temp.refused(statement text) RETURNS TABLE (state text, detail text) LANGUAGE plpgsql AS $$
+BEGIN
+    EXECUTE statement;
+    detail := 'accepted';
+    RETURN NEXT;
+EXCEPTION WHEN OTHERS THEN
+    GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, detail = PG_EXCEPTION_DETAIL;
+    RETURN NEXT;
+END
+$$;
+CREATE FUNCTION pg_temp.p(named text) RETURNS integer LANGUAGE sql AS $$ SELECT program_id FROM loyalty.program WHERE name = named $$;
+CREATE FUNCTION pg_temp.m(named text, who text DEFAULT 'ann') RETURNS bigint LANGUAGE sql AS $$ SELECT loyalty.enroll(pg_temp.p(named), who, '2020-01-01') $$;
+CREATE FUNCTION pg_temp.rule(named text) RETURNS integer LANGUAGE sql AS $$ SELECT loyalty.add_rule(pg_temp.p(named), 'base', 'purchase', 'base', 'purchase.amount') $$;
+-- until a release
+SELECT loyalty.create_program('Waits', pending => 'release', expiry_months => 1, expiry_round => 'day') > 0 AS made, pg_temp.rule('Waits') > 0 AS rule;
+INSERT INTO loyalty.purchase (member_id, occurred_at, amount, source, reference) VALUES (pg_temp.m('Waits'), '2026-01-10', 100, 'expiry test', 'w1'), (pg_temp.m('Waits'), '2026-01-10', 50, 'expiry test', 'w2');
+SELECT available, pending FROM loyalty.balance(pg_temp.m('Waits'));
+SELECT loyalty.release_pending(purchase_id) AS released, loyalty.release_pending(purchase_id) AS again FROM loyalty.purchase WHERE source = 'expiry test' AND reference = 'w1';
+SELECT available, pending, next_expiry_on - current_date BETWEEN 28 AND 31 AS lives_a_month FROM loyalty.balance(pg_temp.m('Waits'));
+SELECT loyalty.release_pending(purchase_id, current_date + 7) AS released FROM loyalty.purchase WHERE source = 'expiry test' AND reference = 'w2';
+SELECT b.available, b.pending, later.available AS in_a_week FROM loyalty.balance(pg_temp.m('Waits')) b, loyalty.balance(pg_temp.m('Waits'), current_date + 7) later;
+SELECT * FROM pg_temp.refused(format('SELECT loyalty.release_pending(%s, current_date - 1)', (SELECT purchase_id FROM loyalty.purchase WHERE source = 'expiry test' AND reference = 'w2')));
+INSERT INTO loyalty.purchase_return (purchase_source, purchase_reference) VALUES ('expiry test', 'w1'), ('expiry test', 'w2');
+SELECT lots, tally FROM loyalty.account WHERE account_id = pg_temp.m('Waits');
+-- sliding: every event moves the end of all points
+SELECT loyalty.create_program('Slides', expiry => 'sliding', expiry_months => 6, expiry_round => 'day') > 0 AS made, pg_temp.rule('Slides') > 0 AS rule;
+INSERT INTO loyalty.purchase (member_id, occurred_at, amount, source, reference) VALUES (pg_temp.m('Slides'), '2025-01-10', 100, 'expiry test', 's1'), (pg_temp.m('Slides'), '2025-07-09', 10, 'expiry test', 's2');
+SELECT available FROM loyalty.balance(pg_temp.m('Slides'), '2025-07-08');
+SELECT available FROM loyalty.balance(pg_temp.m('Slides'), '2026-01-08');
+SELECT available FROM loyalty.balance(pg_temp.m('Slides'), '2026-01-09');
+SELECT available FROM loyalty.balance(pg_temp.m('Slides'));
+SELECT state, detail FROM pg_temp.refused($$SELECT loyalty.redeem(pg_temp.m('Slides'), 1, 'r')$$);
+-- an event after the end finds the points dead, and its own alive
+INSERT INTO loyalty.purchase (member_id, occurred_at, amount, source, reference) VALUES (pg_temp.m('Slides'), now() - interval '1 day', 7, 'expiry test', 's3');
+SELECT kind, points FROM loyalty.entry WHERE account_id = pg_temp.m('Slides') ORDER BY seq;
+SELECT available, next_expiry_on = ((now() - interval '1 day')::date + interval '6 months')::date AS in_half_a_year FROM loyalty.balance(pg_temp.m('Slides'));
+INSERT INTO loyalty.purchase_return (purchase_source, purchase_reference) VALUES ('expiry test', 's1');
+SELECT kind, points FROM loyalty.entry WHERE account_id = pg_temp.m('Slides') ORDER BY seq;
+SELECT redeemed FROM loyalty.redeem(pg_temp.m('Slides'), 7, 'r');
+INSERT INTO loyalty.purchase (member_id, occurred_at, amount, source, reference) VALUES (pg_temp.m('Slides', 'bob'), '2025-01-10', 100, 'expiry test', 's4');
+CALL loyalty.close_expired();
+SELECT kind, points FROM loyalty.entry WHERE account_id = pg_temp.m('Slides', 'bob') ORDER BY seq;
+-- a schedule and notices, for every lot date
+SELECT loyalty.create_program('Dies', expiry_months => 1, expiry_round => 'day', restore_days => 10, reinstate_days => 60, point_value => 0.02) > 0 AS made, pg_temp.rule('Dies') > 0 AS rule;
+SELECT loyalty.adjust(pg_temp.m('Dies'), 10 * d, 'gift', 'g' || d, expires_on => current_date + d) AS seq FROM unnest('{5,30,31,60}'::integer[]) d;
+SELECT expires_on - current_date AS days, points FROM loyalty.expiry_schedule(pg_temp.m('Dies'));
+SELECT expires_on - current_date AS days, points FROM loyalty.notices_due(pg_temp.p('Dies'), 30, as_of => current_date);
+SELECT expires_on - current_date AS days, points FROM loyalty.notices_due(pg_temp.p('Dies'), 30, since => current_date - 60, as_of => current_date + 1);
+-- what died within 60 days may live again; what died before may not
+INSERT INTO loyalty.purchase (member_id, occurred_at, amount, source, reference) VALUES (pg_temp.m('Dies', 'bob'), now() - interval '200 days', 100, 'expiry test', 'd1'), (pg_temp.m('Dies', 'bob'), now() - interval '50 days', 40, 'expiry test', 'd2');
+SELECT available FROM loyalty.balance(pg_temp.m('Dies', 'bob'));
+SELECT * FROM pg_temp.refused($$SELECT loyalty.reinstate(pg_temp.m('Dies', 'bob'), 'k', 'kind', 41)$$);
+SELECT state FROM pg_temp.refused($$SELECT loyalty.reinstate(pg_temp.m('Dies', 'bob'), 'k', ' ')$$);
+SELECT loyalty.reinstate(pg_temp.m('Dies', 'bob'), 'k', 'asked kindly', 15) AS points, loyalty.reinstate(pg_temp.m('Dies', 'bob'), 'k', 'asked kindly', 15) AS again, loyalty.reinstate(pg_temp.m('Dies', 'bob'), 'k2', 'asked again') AS rest;
+SELECT state FROM pg_temp.refused($$SELECT loyalty.reinstate(pg_temp.m('Dies', 'bob'), 'k', 'asked kindly', 16)$$);
+SELECT state FROM pg_temp.refused($$SELECT loyalty.reinstate(pg_temp.m('Dies', 'bob'), 'k3', 'asked once more')$$);
+SELECT available, next_expiry_on - current_date AS days FROM loyalty.balance(pg_temp.m('Dies', 'bob'));
+SELECT kind, points FROM loyalty.entry WHERE account_id = pg_temp.m('Dies', 'bob') ORDER BY seq;
+-- a redemption of points that died meanwhile gives them back for a while
+SELECT redeemed FROM loyalty.redeem(pg_temp.m('Dies'), 50, 'r');
+SELECT held FROM loyalty.hold(pg_temp.m('Dies'), 300, 'h', ttl => '1 day');
+SELECT available, held FROM loyalty.balance(pg_temp.m('Dies'), current_date + 45);
+-- the views tie out to the ledger
+SELECT p.name, (SELECT sum(f.points) FROM loyalty.points_flow f WHERE f.program_id = p.program_id) AS flow, (SELECT sum(l.points) FROM loyalty.liability l WHERE l.program_id = p.program_id) AS liability,
+       (SELECT sum(b.given - b.returned - b.spent - b.expired + b.moved) FROM loyalty.breakage b WHERE b.program_id = p.program_id) AS breakage,
+       (SELECT sum(loyalty.total(a.lots)) FROM loyalty.account a WHERE a.program_id = p.program_id) AS accounts FROM loyalty.program p WHERE p.name IN ('Waits', 'Slides', 'Dies') ORDER BY 1;
+SELECT state, sum(points) AS points, sum(cost) AS cost FROM loyalty.liability WHERE program_id = pg_temp.p('Dies') GROUP BY 1 ORDER BY 1;
+SELECT * FROM loyalty.check();

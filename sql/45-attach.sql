@@ -3,8 +3,8 @@
  */
 CREATE TABLE loyalty.attachment (
     attachment_id   integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    relation        regclass NOT NULL UNIQUE,
-    kind            text NOT NULL CHECK (kind IN ('purchase', 'activity')),
+    relation        regclass NOT NULL,
+    kind            text NOT NULL CHECK (kind IN ('purchase', 'activity', 'return')),
     program_id      integer NOT NULL,
     source          text NOT NULL UNIQUE CHECK (source <> ''),
     mapping         jsonb NOT NULL,
@@ -14,7 +14,8 @@ CREATE TABLE loyalty.attachment (
     lines_query     text,
     header_query    text
 );
-COMMENT ON TABLE loyalty.attachment IS 'Tables whose rows become purchases or activities';
+CREATE UNIQUE INDEX attachment_relation_idx ON loyalty.attachment (relation, (kind = 'return'));
+COMMENT ON TABLE loyalty.attachment IS 'Tables whose rows become purchases, activities or returns; one table may hold purchases and their returns';
 COMMENT ON COLUMN loyalty.attachment.source IS 'Stands as source in the rows received; unique for ever';
 COMMENT ON COLUMN loyalty.attachment.mapping IS 'SQL expressions over the table''s row: member (external id), reference, occurred_at, amount, ...';
 CREATE TRIGGER configuration_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON loyalty.attachment
@@ -28,7 +29,7 @@ CREATE FUNCTION loyalty.receive() RETURNS trigger
     SET enable_mergejoin = off
     AS 'MODULE_PATHNAME', 'loyalty_receive';
 REVOKE ALL ON FUNCTION loyalty.receive() FROM PUBLIC;
-COMMENT ON FUNCTION loyalty.receive() IS 'Turns the rows of an attached table into purchases or activities; refuses tables that are not attached';
+COMMENT ON FUNCTION loyalty.receive() IS 'Turns the rows of an attached table into purchases, activities or returns; refuses tables that are not attached';
 
 CREATE FUNCTION loyalty.check_mapping(relation regclass, kind text, mapping jsonb, qualifies text) RETURNS void
     LANGUAGE C STABLE AS 'MODULE_PATHNAME', 'loyalty_check_mapping';
@@ -67,19 +68,23 @@ CREATE FUNCTION loyalty.attach(relation regclass, kind text, mapping jsonb, prog
 AS $$
 #variable_conflict use_variable
 DECLARE
-    known text[] := CASE kind WHEN 'activity' THEN ARRAY['member', 'reference', 'occurred_at', 'occurred_local', 'kind', 'value', 'subject', 'attributes']
+    known text[] := CASE kind WHEN 'return' THEN ARRAY['member', 'reference', 'occurred_at', 'occurred_local', 'purchase', 'purchase_source', 'amount', 'lines', 'reason', 'attributes']
+        WHEN 'activity' THEN ARRAY['member', 'reference', 'occurred_at', 'occurred_local', 'kind', 'value', 'subject', 'attributes']
         ELSE ARRAY['member', 'reference', 'occurred_at', 'occurred_local', 'store', 'channel', 'currency', 'amount', 'tax', 'shipping', 'discount', 'paid_with_points', 'paid_with_gift_card', 'lines', 'attributes'] END;
-    needed text[] := CASE kind WHEN 'activity' THEN ARRAY['member', 'reference', 'kind'] ELSE ARRAY['member', 'reference', 'amount'] END;
+    needed text[] := CASE kind WHEN 'return' THEN ARRAY['reference', 'purchase'] WHEN 'activity' THEN ARRAY['member', 'reference', 'kind'] ELSE ARRAY['member', 'reference', 'amount'] END;
     stray text;
     id integer;
     table_name text;
     lines_query text;
     header_query text;
 BEGIN
-    IF kind NOT IN ('purchase', 'activity') THEN
-        RAISE EXCEPTION '"%" is not a kind of transaction', kind USING ERRCODE = 'LY501', HINT = 'Kinds are purchase and activity.';
+    IF kind IS NULL OR kind NOT IN ('purchase', 'activity', 'return') THEN
+        RAISE EXCEPTION '"%" is not a kind of transaction', kind USING ERRCODE = 'LY501', HINT = 'Kinds are purchase, activity and return.';
     END IF;
-    IF EXISTS (SELECT FROM loyalty.attachment a WHERE a.relation = relation) THEN
+    IF kind <> 'purchase' AND lines IS NOT NULL THEN
+        RAISE EXCEPTION 'only purchases have lines in a table of their own' USING ERRCODE = 'LY501', HINT = 'Map lines to a jsonb array instead.';
+    END IF;
+    IF EXISTS (SELECT FROM loyalty.attachment a WHERE a.relation = relation AND (a.kind = 'return') = (kind = 'return')) THEN
         RAISE EXCEPTION 'table % is attached already', relation USING ERRCODE = 'LY504', HINT = 'loyalty.detach lets go of it.';
     END IF;
     IF (SELECT c.relkind FROM pg_class c WHERE c.oid = relation) NOT IN ('r', 'p') THEN
@@ -122,7 +127,7 @@ BEGIN
         mapping := mapping || jsonb_build_object('lines_of', format('%I::text', header_key));
     END IF;
     INSERT INTO loyalty.attachment (relation, kind, program_id, source, mapping, qualifies, lines_relation, lines_key, lines_query, header_query)
-        VALUES (relation, kind, program_id, coalesce(source, relation::text), mapping, qualifies, lines, lines_key, lines_query, header_query)
+        VALUES (relation, kind, program_id, coalesce(source, relation::text || CASE WHEN kind = 'return' THEN ' returns' ELSE '' END), mapping, qualifies, lines, lines_key, lines_query, header_query)
         RETURNING attachment_id INTO id;
     PERFORM loyalty.attach_triggers(relation);
     IF lines IS NOT NULL THEN
@@ -132,7 +137,7 @@ BEGIN
 END
 $$;
 REVOKE ALL ON FUNCTION loyalty.attach(regclass, text, jsonb, integer, text, text, regclass, text, text, jsonb) FROM PUBLIC;
-COMMENT ON FUNCTION loyalty.attach(regclass, text, jsonb, integer, text, text, regclass, text, text, jsonb) IS 'Makes a table''s rows purchases or activities: mapping holds SQL expressions over the row, qualifies when it counts (status = ''paid''); lines may stand in a table of their own whose lines_key names the header''s header_key';
+COMMENT ON FUNCTION loyalty.attach(regclass, text, jsonb, integer, text, text, regclass, text, text, jsonb) IS 'Makes a table''s rows purchases, activities or returns: mapping holds SQL expressions over the row, qualifies when it counts (status = ''paid''); lines may stand in a table of their own whose lines_key names the header''s header_key';
 
 CREATE FUNCTION loyalty.detach(relation regclass) RETURNS void
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -141,10 +146,11 @@ DECLARE
     a loyalty.attachment;
     trigger record;
 BEGIN
-    DELETE FROM loyalty.attachment q WHERE q.relation = detach.relation RETURNING * INTO a;
-    IF a IS NULL THEN
+    SELECT * INTO a FROM loyalty.attachment q WHERE q.relation = detach.relation ORDER BY q.kind = 'return' LIMIT 1;
+    IF NOT FOUND THEN
         RAISE EXCEPTION 'table % is not attached', relation USING ERRCODE = 'LY503';
     END IF;
+    DELETE FROM loyalty.attachment q WHERE q.relation = detach.relation;
     FOR trigger IN SELECT g.tgrelid::regclass AS relation, g.tgname AS name FROM pg_trigger g
                    WHERE g.tgfoid = 'loyalty.receive()'::regprocedure
                      AND (g.tgrelid IN (a.relation, a.lines_relation)

@@ -61,6 +61,38 @@ COMMENT ON COLUMN loyalty.returned.points_restored IS 'Points given back for poi
 COMMENT ON COLUMN loyalty.returned.points_taken IS 'Points taken back that the purchase had earned, less where the negative policy takes less';
 COMMENT ON COLUMN loyalty.returned.complete IS 'Nothing of the purchase is left after this return';
 
+CREATE FUNCTION loyalty.return_lines(lines jsonb) RETURNS loyalty.return_line[]
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    result loyalty.return_line[] := '{}';
+    element jsonb;
+    stray text;
+BEGIN
+    IF jsonb_typeof(lines) <> 'array' THEN
+        RAISE EXCEPTION 'lines must be a JSON array' USING ERRCODE = 'LY106', HINT = 'For example [{"sku": "A1", "quantity": 2}].';
+    END IF;
+    FOR element IN SELECT * FROM jsonb_array_elements(lines) LOOP
+        IF jsonb_typeof(element) <> 'object' THEN
+            RAISE EXCEPTION 'a line of a return is not an object' USING ERRCODE = 'LY106', DETAIL = element::text;
+        END IF;
+        SELECT k INTO stray FROM jsonb_object_keys(element) k WHERE k <> ALL (ARRAY['line', 'sku', 'quantity', 'amount']) LIMIT 1;
+        IF stray IS NOT NULL THEN
+            RAISE EXCEPTION 'a line of a return has an unknown key "%"', stray
+                USING ERRCODE = 'LY106', HINT = 'Keys are line or sku, and quantity or amount.';
+        END IF;
+        BEGIN
+            result := result || ROW((element ->> 'line')::integer, element ->> 'sku', (element ->> 'quantity')::numeric,
+                (element ->> 'amount')::numeric)::loyalty.return_line;
+        EXCEPTION WHEN data_exception THEN
+            RAISE EXCEPTION 'a line of a return holds something that is not a number' USING ERRCODE = 'LY106', DETAIL = element::text;
+        END;
+    END LOOP;
+    RETURN result;
+END
+$$;
+COMMENT ON FUNCTION loyalty.return_lines(jsonb) IS 'Lines of a return from JSON: [{"sku": "A1", "quantity": 2}, {"line": 3}]';
+
 CREATE FUNCTION loyalty.purchase_digits(p loyalty.purchase) RETURNS integer
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$

@@ -1,13 +1,15 @@
 /*
  * attach.c
  *	  The trigger on tables of the DBA's own: their rows, mapped by expressions,
- *	  become rows of loyalty.purchase or loyalty.activity, whose triggers award.
+ *	  become rows of loyalty.purchase, activity or purchase_return, whose
+ *	  triggers award and take back.
  *
  * Owns the registry's cache and the mapped rows.  Knows nothing of points.  The
  * mapped row is kept as the evidence of what an award was decided upon.  An
  * INSERT, UPDATE or DELETE on the table, or on its table of lines, ends as an
  * insert, an update or a void of the mapped row, so that doing it twice posts
- * nothing the second time.
+ * nothing the second time.  A return is neither changed nor taken back.  One
+ * table may hold sales and returns: it is then attached twice.
  */
 #include "postgres.h"
 
@@ -53,6 +55,27 @@ static const Target activity_targets[] = {
 	{"subject", TEXTOID}, {"attributes", JSONBOID}, {NULL, InvalidOid}
 };
 
+static const Target return_targets[] = {
+	{"member", TEXTOID}, {"reference", TEXTOID}, {"occurred_at", TIMESTAMPTZOID},
+	{"occurred_local", TIMESTAMPOID}, {"purchase", TEXTOID}, {"purchase_source", TEXTOID},
+	{"amount", NUMERICOID}, {"lines", JSONBOID}, {"reason", TEXTOID}, {"attributes", JSONBOID},
+	{NULL, InvalidOid}
+};
+
+/* What the rows of an attached table are; the statements below stand in this order */
+typedef enum AttachedKind
+{
+	ATTACHED_PURCHASE,
+	ATTACHED_ACTIVITY,
+	ATTACHED_RETURN
+} AttachedKind;
+
+#define ATTACHED_KINDS 3
+
+static const Target *const targets_of[ATTACHED_KINDS] = {
+	purchase_targets, activity_targets, return_targets
+};
+
 #define MAX_TARGETS 16
 #define TARGET_REFERENCE 1
 
@@ -62,7 +85,7 @@ typedef struct Attachment
 	Oid			relid;			/* the table or leaf whose layout the expressions read */
 	uint64		generation;
 	bool		is_lines;		/* relid is the table of lines */
-	bool		is_activity;
+	AttachedKind kind;
 	int32		program_id;
 	char	   *source;
 	char	   *row_name;		/* of the attached table, also where relid is a leaf */
@@ -96,12 +119,25 @@ registry_text(Attachment *attachment, int column)
 	return value == NULL ? NULL : MemoryContextStrdup(attachment->context, value);
 }
 
-/* Read the registry's row about a relation, its root or its lines; false where there is none. */
-static bool
-read_registry(Attachment *attachment, Datum *mapping)
+/* The kind of transaction that a name stands for. */
+static AttachedKind
+attached_kind(const char *name)
 {
-	Oid			type = OIDOID;
-	Datum		value = ObjectIdGetDatum(attachment->relid);
+	if (strcmp(name, "activity") == 0)
+		return ATTACHED_ACTIVITY;
+	return strcmp(name, "return") == 0 ? ATTACHED_RETURN : ATTACHED_PURCHASE;
+}
+
+/*
+ * Read the registry's row about a relation, its root or its lines, as a table
+ * of returns or of what is returned; false where there is none.
+ */
+static bool
+read_registry(Attachment *attachment, bool returns, Datum *mapping)
+{
+	Oid			types[2] = {OIDOID, BOOLOID};
+	Datum		values[2] = {ObjectIdGetDatum(attachment->relid), BoolGetDatum(returns)};
+	Datum		value;
 	bool		isnull;
 	MemoryContext old;
 	char	   *key;
@@ -111,12 +147,13 @@ read_registry(Attachment *attachment, Datum *mapping)
 							  " a.lines_relation IN ($1, r.root), $1::pg_catalog.regclass::pg_catalog.text,"
 							  " (SELECT c.relname FROM pg_catalog.pg_class c WHERE c.oid = a.relation)"
 							  " FROM loyalty.attachment a, (SELECT coalesce(pg_catalog.pg_partition_root($1)::pg_catalog.oid, $1)) AS r (root)"
-							  " WHERE a.relation IN ($1, r.root) OR a.lines_relation IN ($1, r.root)",
-							  1, &type, &value, NULL, false, 1) != SPI_OK_SELECT)
+							  " WHERE (a.relation IN ($1, r.root) OR a.lines_relation IN ($1, r.root))"
+							  " AND (a.kind = 'return') = $2",
+							  2, types, values, NULL, false, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not read the registry of attached tables");
 	if (SPI_processed == 0)
 		return false;
-	attachment->is_activity = strcmp(registry_text(attachment, 1), "activity") == 0;
+	attachment->kind = attached_kind(registry_text(attachment, 1));
 	attachment->program_id = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0],
 														 SPI_tuptable->tupdesc, 2, &isnull));
 	attachment->source = registry_text(attachment, 3);
@@ -158,7 +195,7 @@ compile_mapping(Attachment *attachment, Datum mapping, const char *qualifies)
 	char	   *owner = psprintf("table %s", attachment->label);
 	MemoryContext old;
 
-	attachment->targets = attachment->is_activity ? activity_targets : purchase_targets;
+	attachment->targets = targets_of[attachment->kind];
 	for (int i = 0; attachment->targets[i].name != NULL; i++)
 	{
 		const Target *target = &attachment->targets[i];
@@ -180,7 +217,7 @@ compile_mapping(Attachment *attachment, Datum mapping, const char *qualifies)
 
 /* Load what the registry says of a relation; NULL where it is not attached. */
 static Attachment *
-load_attachment(Oid relid, uint64 generation)
+load_attachment(Oid relid, bool returns, uint64 generation)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "loyalty attachment",
 												  ALLOCSET_DEFAULT_SIZES);
@@ -191,7 +228,7 @@ load_attachment(Oid relid, uint64 generation)
 	attachment->context = context;
 	attachment->relid = relid;
 	attachment->generation = generation;
-	if (!read_registry(attachment, &mapping))
+	if (!read_registry(attachment, returns, &mapping))
 		return NULL;
 	qualifies = registry_text(attachment, 5);
 	if (!attachment->is_lines)
@@ -229,16 +266,20 @@ unpin_attachment(Attachment *attachment)
 		free_attachment(attachment);
 }
 
-/* The attachment of a relation, from the cache where nothing changed since; pinned. */
+/*
+ * The attachment of a relation as a table of returns or of what is returned,
+ * from the cache where nothing changed since; pinned.  NULL where it is none.
+ */
 static Attachment *
-pin_attachment(Oid relid)
+pin_attachment(Oid relid, bool returns)
 {
 	uint64		generation = ProgramRelcacheGeneration();
 	Attachment *attachment;
 
 	for (int i = 0; i < nattachments; i++)
 	{
-		if (attachments[i]->relid != relid)
+		if (attachments[i]->relid != relid ||
+			(attachments[i]->kind == ATTACHED_RETURN) != returns)
 			continue;
 		if (attachments[i]->generation == generation)
 		{
@@ -248,7 +289,7 @@ pin_attachment(Oid relid)
 		forget_attachment(i);
 		break;
 	}
-	attachment = load_attachment(relid, generation);
+	attachment = load_attachment(relid, returns, generation);
 	if (attachment == NULL)
 		return NULL;
 	if (nattachments == lengthof(attachments))
@@ -372,22 +413,35 @@ map_rows(Attachment *attachment, Tuplestorestate *rows, TupleDesc row_desc, bool
 #define OCCURRED_AT "coalesce(n.occurred_at, n.occurred_local AT TIME ZONE" \
 	" (SELECT g.time_zone FROM loyalty.program g WHERE g.program_id = $1), pg_catalog.now())"
 
-/* twice, since a plan is bound to the row type of one kind of transaction */
-static const char *const unknown_member_sql[2] = {
+/* once a kind, since a plan is bound to the row type of one kind of transaction */
+static const char *const unknown_member_sql[ATTACHED_KINDS] = {
 	"SELECT n.reference, n.member FROM loyalty_mapped n WHERE n.qualifies AND n.member IS NOT NULL AND $2 IS NOT NULL"
 	" AND NOT EXISTS (SELECT FROM loyalty.member m WHERE m.program_id = $1 AND m.external_id = n.member) LIMIT 1",
 	"SELECT n.reference, n.member FROM loyalty_mapped n WHERE n.qualifies AND n.member IS NOT NULL AND ($2 IS NOT NULL)"
+	" AND NOT EXISTS (SELECT FROM loyalty.member m WHERE m.program_id = $1 AND m.external_id = n.member) LIMIT 1",
+	"SELECT n.reference, n.member FROM loyalty_mapped n WHERE n.qualifies AND n.member IS NOT NULL AND (($2 IS NOT NULL))"
 	" AND NOT EXISTS (SELECT FROM loyalty.member m WHERE m.program_id = $1 AND m.external_id = n.member) LIMIT 1"
 };
 
-static const char *const duplicate_sql[2] = {
+#define SAME_RETURN "(r.amount, r.lines::pg_catalog.text, r.purchase_source, r.purchase_reference)" \
+	" IS NOT DISTINCT FROM (n.amount, loyalty.return_lines(n.lines)::pg_catalog.text," \
+	" coalesce(n.purchase_source, 'purchase'), n.purchase)"
+
+static const char *const duplicate_sql[ATTACHED_KINDS] = {
 	"SELECT n.reference FROM loyalty_mapped n JOIN loyalty.purchase p ON p.source = $2 AND p.reference = n.reference"
 	" WHERE n.qualifies AND p.status = 'completed' AND (p.amount <> n.amount OR p.member_id IS DISTINCT FROM " MEMBER_OF ") LIMIT 1",
 	"SELECT n.reference FROM loyalty_mapped n JOIN loyalty.activity p ON p.source = $2 AND p.reference = n.reference"
-	" WHERE n.qualifies AND p.status = 'completed' AND (p.kind <> n.kind OR p.member_id IS DISTINCT FROM " MEMBER_OF ") LIMIT 1"
+	" WHERE n.qualifies AND p.status = 'completed' AND (p.kind <> n.kind OR p.member_id IS DISTINCT FROM " MEMBER_OF ") LIMIT 1",
+	"SELECT n.reference FROM loyalty_mapped n JOIN loyalty.purchase_return r ON r.source = $2 AND r.reference = n.reference"
+	" WHERE n.qualifies AND $1 IS NOT NULL AND NOT (" SAME_RETURN ") LIMIT 1"
 };
 
-static const char *const void_sql[2] = {
+/* returns that a statement would change or take back */
+static const char *const kept_return_sql =
+"SELECT r.reference FROM loyalty_mapped n JOIN loyalty.purchase_return r ON r.source = $2 AND r.reference = n.reference"
+" WHERE NOT n.qualifies AND $1 IS NOT NULL AND NOT EXISTS (SELECT FROM loyalty_mapped o WHERE o.qualifies AND o.reference = n.reference) LIMIT 1";
+
+static const char *const void_sql[ATTACHED_RETURN] = {
 	"UPDATE loyalty.purchase p SET status = 'void' FROM loyalty_mapped n WHERE NOT n.qualifies AND $1 IS NOT NULL"
 	" AND p.source = $2 AND p.reference = n.reference AND p.status <> 'void'"
 	" AND NOT EXISTS (SELECT FROM loyalty_mapped o WHERE o.qualifies AND o.reference = n.reference)",
@@ -396,7 +450,7 @@ static const char *const void_sql[2] = {
 	" AND NOT EXISTS (SELECT FROM loyalty_mapped o WHERE o.qualifies AND o.reference = n.reference)"
 };
 
-static const char *const receive_sql[2] = {
+static const char *const receive_sql[ATTACHED_KINDS] = {
 	"INSERT INTO loyalty.purchase AS p (member_id, occurred_at, store, channel, currency, amount, tax, shipping,"
 	" discount, paid_with_points, paid_with_gift_card, lines, attributes, source, reference)"
 	" SELECT " MEMBER_OF ", " OCCURRED_AT ", n.store, n.channel, n.currency, n.amount, n.tax, n.shipping,"
@@ -419,7 +473,12 @@ static const char *const receive_sql[2] = {
 	" kind = excluded.kind, value = excluded.value, subject = excluded.subject, attributes = excluded.attributes"
 	" WHERE (p.status, p.member_id, p.kind, p.value, p.subject, p.attributes)"
 	" IS DISTINCT FROM ('completed', excluded.member_id, excluded.kind, excluded.value, excluded.subject,"
-	"  excluded.attributes)"
+	"  excluded.attributes)",
+	"INSERT INTO loyalty.purchase_return AS r (member_id, occurred_at, purchase_source, purchase_reference, amount, lines,"
+	" reason, attributes, source, reference)"
+	" SELECT " MEMBER_OF ", " OCCURRED_AT ", coalesce(n.purchase_source, 'purchase'), n.purchase, n.amount,"
+	" loyalty.return_lines(n.lines), n.reason, n.attributes, $2, n.reference"
+	" FROM loyalty_mapped n WHERE n.qualifies ON CONFLICT (source, reference) DO NOTHING"
 };
 
 /* The kept plan of one of the statements above; the mapped rows are registered by then. */
@@ -430,7 +489,7 @@ kept_plan(const char *sql)
 	{
 		const char *sql;
 		SPIPlanPtr	plan;
-	}			kept[8];
+	}			kept[12];
 	Oid			types[2] = {INT4OID, TEXTOID};
 	int			i = 0;
 
@@ -465,7 +524,7 @@ run_over_mapped(const Attachment *attachment, const char *sql, int expected)
 static void
 check_mapped(const Attachment *attachment, bool inserting)
 {
-	run_over_mapped(attachment, unknown_member_sql[attachment->is_activity], SPI_OK_SELECT);
+	run_over_mapped(attachment, unknown_member_sql[attachment->kind], SPI_OK_SELECT);
 	if (SPI_processed > 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_LY_UNKNOWN_MEMBER),
@@ -475,16 +534,33 @@ check_mapped(const Attachment *attachment, bool inserting)
 						   SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1),
 						   attachment->label),
 				 errhint("loyalty.enroll makes a member; map member to null for guests.")));
-	if (!inserting)
+	if (!inserting && attachment->kind != ATTACHED_RETURN)
 		return;
-	run_over_mapped(attachment, duplicate_sql[attachment->is_activity], SPI_OK_SELECT);
+	run_over_mapped(attachment, duplicate_sql[attachment->kind], SPI_OK_SELECT);
 	if (SPI_processed > 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_LY_DUPLICATE_REFERENCE),
 				 errmsg("reference \"%s\" of table %s was used for something else",
 						SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1),
 						attachment->label),
+				 attachment->kind == ATTACHED_RETURN ?
+				 errhint("The same row again would have been harmless; a return never changes.") :
 				 errhint("The same row again would have been harmless; change a row with UPDATE.")));
+}
+
+/* Refuse to take a return back: what it took was taken for good. */
+static void
+keep_returns(const Attachment *attachment)
+{
+	run_over_mapped(attachment, kept_return_sql, SPI_OK_SELECT);
+	if (SPI_processed > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_LY_RETURN_KEPT),
+				 errmsg("return \"%s\" of table %s stays",
+						SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1),
+						attachment->label),
+				 errdetail("A return is neither changed nor taken back."),
+				 errhint("Enter a new purchase for what was bought again.")));
 }
 
 /* Attach the lines that stand in a table of their own to the mapped rows. */
@@ -530,9 +606,11 @@ receive_mapped(const Attachment *attachment, Tuplestorestate *mapped, TupleDesc 
 	complete = add_lines(attachment, mapped);
 	register_mapped("loyalty_mapped", complete, desc);
 	check_mapped(attachment, inserting);
-	if (!inserting)
-		run_over_mapped(attachment, void_sql[attachment->is_activity], SPI_OK_UPDATE);
-	run_over_mapped(attachment, receive_sql[attachment->is_activity], SPI_OK_INSERT);
+	if (attachment->kind == ATTACHED_RETURN)
+		keep_returns(attachment);
+	else if (!inserting)
+		run_over_mapped(attachment, void_sql[attachment->kind], SPI_OK_UPDATE);
+	run_over_mapped(attachment, receive_sql[attachment->kind], SPI_OK_INSERT);
 	SPI_unregister_relation("loyalty_mapped");
 	SPI_unregister_relation("loyalty_header");
 	if (complete != mapped)
@@ -600,7 +678,7 @@ receive_headers(const Attachment *lines, ArrayBuildState *keys, Attachment **pin
 
 		if (header == NULL)
 		{
-			header = pin_attachment(get_typ_typrelid(HeapTupleHeaderGetTypeId(row)));
+			header = pin_attachment(get_typ_typrelid(HeapTupleHeaderGetTypeId(row)), false);
 			if (header == NULL)
 				elog(ERROR, "the header of table %s is not attached", lines->label);
 			*pinned = header;
@@ -664,6 +742,34 @@ receive_lines(Attachment *attachment, TriggerData *trigger)
 	PG_END_TRY();
 }
 
+/* Receive what a statement did to a table as one that is attached; false where it is not. */
+static bool
+receive_as(TriggerData *trigger, bool returns)
+{
+	Attachment *attachment = pin_attachment(RelationGetRelid(trigger->tg_relation), returns);
+
+	if (attachment == NULL)
+		return false;
+	PG_TRY();
+	{
+		if (!TRIGGER_FIRED_AFTER(trigger->tg_event) || !TRIGGER_FIRED_FOR_STATEMENT(trigger->tg_event))
+			ereport(ERROR,
+					(errcode(ERRCODE_LY_FORGED_CALL),
+					 errmsg("the trigger on table \"%s\" is not one that loyalty.attach made",
+							RelationGetRelationName(trigger->tg_relation))));
+		if (attachment->is_lines)
+			receive_lines(attachment, trigger);
+		else
+			receive_rows(attachment, trigger);
+	}
+	PG_FINALLY();
+	{
+		unpin_attachment(attachment);
+	}
+	PG_END_TRY();
+	return true;
+}
+
 PG_FUNCTION_INFO_V1(loyalty_receive);
 
 /* Statement trigger on attached tables and on their tables of lines. */
@@ -671,7 +777,7 @@ Datum
 loyalty_receive(PG_FUNCTION_ARGS)
 {
 	TriggerData *trigger = (TriggerData *) fcinfo->context;
-	Attachment *attachment;
+	bool		known;
 
 	if (!CALLED_AS_TRIGGER(fcinfo))
 		ereport(ERROR,
@@ -684,26 +790,15 @@ loyalty_receive(PG_FUNCTION_ARGS)
 						RelationGetRelationName(trigger->tg_relation)),
 				 errhint("DELETE takes back what its rows earned; loyalty.detach lets go of the table.")));
 	SPI_connect();
-	attachment = pin_attachment(RelationGetRelid(trigger->tg_relation));
-	if (attachment == NULL || !TRIGGER_FIRED_AFTER(trigger->tg_event) ||
-		!TRIGGER_FIRED_FOR_STATEMENT(trigger->tg_event))
+	/* sales before returns: one statement may bring both */
+	known = receive_as(trigger, false);
+	known = receive_as(trigger, true) || known;
+	if (!known)
 		ereport(ERROR,
 				(errcode(ERRCODE_LY_FORGED_CALL),
 				 errmsg("table \"%s\" is not attached to loyalty",
 						RelationGetRelationName(trigger->tg_relation)),
 				 errhint("loyalty.attach attaches a table.")));
-	PG_TRY();
-	{
-		if (attachment->is_lines)
-			receive_lines(attachment, trigger);
-		else
-			receive_rows(attachment, trigger);
-	}
-	PG_FINALLY();
-	{
-		unpin_attachment(attachment);
-	}
-	PG_END_TRY();
 	SPI_finish();
 	return PointerGetDatum(NULL);
 }
@@ -718,7 +813,7 @@ loyalty_check_mapping(PG_FUNCTION_ARGS)
 
 	attachment.context = CurrentMemoryContext;
 	attachment.relid = PG_GETARG_OID(0);
-	attachment.is_activity = strcmp(text_to_cstring(PG_GETARG_TEXT_PP(1)), "activity") == 0;
+	attachment.kind = attached_kind(text_to_cstring(PG_GETARG_TEXT_PP(1)));
 	attachment.label = get_rel_name(attachment.relid);
 	attachment.row_name = attachment.label;
 	compile_mapping(&attachment, PG_GETARG_DATUM(2),

@@ -26,6 +26,9 @@
 #define ERRCODE_LY_INVALID_ACTIVITY			LY('1', '0', '7')
 #define ERRCODE_LY_INVALID_STATUS			LY('1', '0', '8')
 
+/* LY111 to LY116, returns, are raised in SQL */
+#define ERRCODE_LY_RETURN_KEPT				LY('1', '1', '7')
+
 /* LY2: rules */
 #define ERRCODE_LY_INVALID_RULE				LY('2', '0', '1')
 #define ERRCODE_LY_RULE_NOT_ALLOWED			LY('2', '0', '2')

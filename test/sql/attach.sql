@@ -73,3 +73,25 @@ SELECT count(*) FROM shop.points WHERE reference = '30';
 CREATE TRIGGER forge AFTER INSERT ON shop.orders_west REFERENCING NEW TABLE AS n FOR EACH STATEMENT EXECUTE FUNCTION loyalty.receive();
 INSERT INTO shop.orders_west (id, buyer, placed, total, status, region) VALUES (31, 'ed', '2024-06-01', '1', 'paid', 'west');
 SELECT * FROM loyalty.check();
+-- returns: negative rows of the table of sales, and a table of their own
+CREATE TABLE shop.sale (no text PRIMARY KEY, card text, cancels text, sold timestamptz, total numeric);
+SELECT loyalty.attach('shop.sale', 'purchase', '{"member": "card", "reference": "no", "occurred_at": "sold", "amount": "total"}', :prog, qualifies => 'total > 0') > 0 AS sales,
+       loyalty.attach('shop.sale', 'return', '{"reference": "no", "occurred_at": "sold", "purchase": "cancels", "purchase_source": "''shop.sale''", "amount": "-total"}', :prog, qualifies => 'total < 0') > 0 AS returns;
+INSERT INTO shop.sale VALUES ('S1', 'ed', NULL, '2024-05-01', 90), ('C1', 'ed', 'S1', '2024-05-02', -30);
+SELECT d.number, d.amount, d.points_taken, d.complete FROM loyalty.returned d JOIN loyalty.purchase p USING (purchase_id) WHERE p.source = 'shop.sale' ORDER BY 1;
+-- the same row again takes nothing, another content is refused, and so is taking it back
+UPDATE shop.sale SET card = card WHERE no = 'C1';
+UPDATE shop.sale SET total = -31 WHERE no = 'C1';
+DELETE FROM shop.sale WHERE no = 'C1';
+INSERT INTO shop.sale VALUES ('C2', 'ed', 'S9', '2024-05-02', -30);
+CREATE TABLE shop.sent_back (id int PRIMARY KEY, slip text, of_sale text, items jsonb, accepted boolean);
+SELECT loyalty.attach('shop.sent_back', 'return', '{"reference": "slip", "purchase": "of_sale", "purchase_source": "''shop.till''", "lines": "items"}', :prog, qualifies => 'accepted') > 0 AS attached;
+INSERT INTO shop.sent_back VALUES (1, 'B1', 'R1', '[{"sku": "A", "quantity": 1}, {"line": 2}]', false);
+SELECT count(*) FROM loyalty.returned d JOIN loyalty.purchase p USING (purchase_id) WHERE p.source = 'shop.till';
+UPDATE shop.sent_back SET accepted = true;
+SELECT d.number, d.amount, d.points_taken, d.complete FROM loyalty.returned d JOIN loyalty.purchase p USING (purchase_id) WHERE p.source = 'shop.till' ORDER BY 1;
+INSERT INTO shop.sent_back VALUES (2, 'B2', 'R1', '[{"sku": "A", "pieces": 1}]', true);
+SELECT loyalty.detach('shop.sale');
+SELECT count(*) FROM pg_trigger WHERE tgrelid = 'shop.sale'::regclass;
+DROP TRIGGER forge ON shop.orders_west;
+SELECT * FROM loyalty.check();

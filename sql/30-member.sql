@@ -52,8 +52,10 @@ CREATE TABLE loyalty.account (
     lots            loyalty.lots NOT NULL DEFAULT '{}',
     tally           loyalty.tally NOT NULL DEFAULT '{}',
     head            bytea NOT NULL DEFAULT '',
-    holds           loyalty.hold[]
+    holds           loyalty.hold[],
+    merged_into     bigint
 ) WITH (fillfactor = 90);
+CREATE INDEX account_merged_into_idx ON loyalty.account (merged_into) WHERE merged_into IS NOT NULL;
 COMMENT ON TABLE loyalty.account IS 'The state of an account: the sum of its entries, its tier and the head of its chain. Written by the ledger alone';
 COMMENT ON COLUMN loyalty.account.closed IS 'Its member is closed; kept equal to member.status by a trigger, so that an award reads one row';
 COMMENT ON COLUMN loyalty.account.frozen IS 'Its member is frozen, likewise';
@@ -61,6 +63,7 @@ COMMENT ON COLUMN loyalty.account.joined_at IS 'member.joined_at, likewise';
 COMMENT ON COLUMN loyalty.account.tier_since IS 'When the present tier was reached (the event''s time)';
 COMMENT ON COLUMN loyalty.account.tier_until IS 'Last day on which the present tier is good without requalifying';
 COMMENT ON COLUMN loyalty.account.tier_pinned IS 'A tier set by hand stays at least to this day';
+COMMENT ON COLUMN loyalty.account.merged_into IS 'The account that took over everything of this one; what is corrected or returned later is posted there';
 COMMENT ON COLUMN loyalty.account.holds IS 'Open holds; their lots are part of lots until they are captured. NULL: none';
 COMMENT ON COLUMN loyalty.account.last_event_at IS 'Greatest time of an event so far';
 COMMENT ON COLUMN loyalty.account.seq IS 'Number of the last entry';
@@ -76,7 +79,7 @@ CREATE TABLE loyalty.tier_change (
     changed_at  timestamptz NOT NULL,
     recorded_at timestamptz NOT NULL DEFAULT now(),
     until       date,
-    cause       text NOT NULL CHECK (cause IN ('earned', 'review', 'revoked', 'manual', 'imported')),
+    cause       text NOT NULL CHECK (cause IN ('earned', 'review', 'revoked', 'manual', 'imported', 'merged')),
     source_id   bigint,
     reason      text,
     PRIMARY KEY (account_id, number)

@@ -164,6 +164,7 @@ BEGIN
                 WHEN e.kind = 'release' THEN 'Pending points released'
                 WHEN e.kind = 'reinstate' THEN 'Reinstated' || coalesce(': ' || e.reason, '')
                 WHEN e.kind = 'transfer' THEN CASE WHEN e.points < 0 THEN 'Given to member ' || (e.detail ->> 'to') ELSE 'Received from member ' || (e.detail ->> 'from') END
+                WHEN e.kind = 'merge' THEN CASE WHEN (e.detail ->> 'from')::bigint = e.account_id THEN 'Merged into member ' || (e.detail ->> 'to') ELSE 'Taken over from member ' || (e.detail ->> 'from') END
                 WHEN e.kind = 'write_off' THEN 'Debt forgiven: ' || e.reason
                 ELSE coalesce(e.reason, e.kind) END;
             SELECT u.available_from, u.expires_on INTO available_from, expires_on

@@ -80,6 +80,29 @@ CREATE FUNCTION loyalty.write_off(member_id bigint, reason text, key text, point
 COMMENT ON FUNCTION loyalty.write_off IS 'Forgives a member''s debt or a part of it, with a reason; returns the points forgiven';
 REVOKE ALL ON FUNCTION loyalty.write_off FROM PUBLIC;
 
+CREATE FUNCTION loyalty.post_merge(from_member bigint, to_member bigint, reason text) RETURNS bigint
+    LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'loyalty_post_merge';
+COMMENT ON FUNCTION loyalty.post_merge(bigint, bigint, text) IS 'Moves lots, tally and the better tier of one account to another; nothing where that was done before';
+REVOKE ALL ON FUNCTION loyalty.post_merge(bigint, bigint, text) FROM PUBLIC;
+
+CREATE FUNCTION loyalty.merge_members(from_member bigint, to_member bigint, reason text) RETURNS bigint
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_variable
+DECLARE
+    points bigint;
+BEGIN
+    IF reason IS NULL OR btrim(reason) = '' THEN
+        RAISE EXCEPTION 'a merge needs a reason' USING ERRCODE = 'LY402', HINT = 'Say why, for the member and the auditor.';
+    END IF;
+    points := loyalty.post_merge(from_member, to_member, reason);
+    UPDATE loyalty.member m SET status = 'closed' WHERE m.member_id = from_member AND m.status <> 'closed';
+    RETURN points;
+END
+$$;
+COMMENT ON FUNCTION loyalty.merge_members(bigint, bigint, text) IS 'Merges one member into another: points with their days, sums and the better tier move, the first is closed, and what is returned or corrected of its purchases later goes to the second. Doing it again does nothing. Returns the points moved';
+REVOKE ALL ON FUNCTION loyalty.merge_members(bigint, bigint, text) FROM PUBLIC;
+
 CREATE VIEW loyalty.redemption AS
     SELECT e.source_id AS redemption_id, a.program_id, e.account_id AS member_id, e.key, e.kind = 'capture' AS was_held,
            e.occurred_at, -e.points AS points, coalesce(u.points, 0) AS undone, -e.points - coalesce(u.points, 0) AS spent,
@@ -89,7 +112,7 @@ CREATE VIEW loyalty.redemption AS
     FROM loyalty.entry e
          JOIN loyalty.account a USING (account_id)
          LEFT JOIN LATERAL (SELECT sum(n.points)::bigint AS points, sum((n.detail ->> 'money')::numeric) AS money FROM loyalty.entry n
-                            WHERE n.source_id = e.source_id AND n.account_id = e.account_id AND n.kind = 'undo') u ON true
+                            WHERE n.source_id = e.source_id AND n.kind = 'undo') u ON true
     WHERE e.kind IN ('redeem', 'capture');
 COMMENT ON VIEW loyalty.redemption IS 'Every redemption, with what was given back of it';
 

@@ -109,9 +109,9 @@ AS $$
         GROUP BY p.member_id, p.purchase_id
         HAVING loyalty.sum(n.tally) OPERATOR(loyalty.<>) '{}'::loyalty.tally
     UNION ALL
-    SELECT 'a redemption is undone at most once', n.account_id, format('redemption %s', n.source_id)
+    SELECT 'a redemption is undone at most once', min(n.account_id), format('redemption %s', n.source_id)
         FROM e n WHERE n.kind IN ('redeem', 'capture', 'undo')
-        GROUP BY n.account_id, n.source_id
+        GROUP BY n.source_id
         HAVING sum(n.points) > 0 OR count(*) FILTER (WHERE n.kind <> 'undo') <> 1
     UNION ALL
     SELECT 'held lots are in the account', a.account_id, format('hold %s', h.key)
@@ -123,7 +123,13 @@ AS $$
         WHERE EXISTS (SELECT FROM e WHERE e.account_id = a.account_id AND e.key = h.key)
     UNION ALL
     SELECT 'a transfer nets to nothing', min(n.account_id), format('transfer %s', n.source_id)
-        FROM e n WHERE n.kind = 'transfer' GROUP BY n.source_id HAVING sum(n.points) <> 0 OR count(*) <> 2
+        FROM e n WHERE n.kind IN ('transfer', 'merge') GROUP BY n.source_id
+        HAVING sum(n.points) <> 0 OR count(*) <> 2 OR loyalty.sum(n.tally) OPERATOR(loyalty.<>) '{}'::loyalty.tally
+    UNION ALL
+    SELECT 'a merged account is empty and closed', a.account_id, format('merged into %s', a.merged_into)
+        FROM loyalty.account a LEFT JOIN loyalty.account t ON t.account_id = a.merged_into
+        WHERE a.merged_into IS NOT NULL AND (NOT a.closed OR t.merged_into IS NOT NULL OR t.account_id IS NULL
+            OR a.lots OPERATOR(loyalty.<>) '{}'::loyalty.lots OR a.tally OPERATOR(loyalty.<>) '{}'::loyalty.tally)
     UNION ALL
     SELECT 'the tier is that of the last change', a.account_id, format('account %s, history %s', a.tier_id, c.tier_id)
         FROM loyalty.account a LEFT JOIN LATERAL

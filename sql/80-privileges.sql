@@ -85,7 +85,7 @@ AS $$
         'EXECUTE ON FUNCTION loyalty.lint_rules(integer), loyalty.simulate(integer, jsonb, timestamptz, timestamptz, boolean)',
         'EXECUTE ON FUNCTION loyalty.adjust(bigint, bigint, text, text, timestamptz, date)',
         'EXECUTE ON FUNCTION loyalty.open_balance(bigint, bigint, text, text, timestamptz, date, numeric, bigint, date)',
-        'EXECUTE ON FUNCTION loyalty.write_off, loyalty.reinstate, loyalty.release_pending, loyalty.notices_due',
+        'EXECUTE ON FUNCTION loyalty.merge_members, loyalty.write_off, loyalty.reinstate, loyalty.release_pending, loyalty.notices_due',
         'EXECUTE ON FUNCTION loyalty.import_entry, loyalty.set_tier(bigint, text, date, text)',
         'EXECUTE ON FUNCTION loyalty.set_member_status(bigint, text), loyalty.close_member(bigint)',
         'EXECUTE ON FUNCTION loyalty.make_voucher, loyalty.revoke_voucher(bigint, text), loyalty.voucher_keys()',

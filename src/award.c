@@ -137,7 +137,7 @@ correct_event(Batch *batch, Ledger *ledger, Event *event, const Posted *posted, 
 			continue;
 		account = LedgerAccount(ledger, posted[i].account_id);
 		program = pin_program(&batch->pins, account->program_id);
-		if (wanted && posted[i].account_id == event->member_id)
+		if (wanted && CorrectConcerns(ledger, event, &posted[i]))
 		{
 			done = true;
 			CorrectEvent(ledger, program, account, event, &posted[i]);

@@ -34,6 +34,7 @@ extern void AwardRevokePromotion(Ledger *ledger, const Program *program, Account
 								 int64 source_id);
 extern void CorrectEvent(Ledger *ledger, Program *program, Account *account, Event *event,
 						 const Posted *posted);
+extern bool CorrectConcerns(Ledger *ledger, const Event *event, const Posted *posted);
 extern void CorrectAway(Ledger *ledger, Program *program, Account *account, Event *event,
 						const Posted *posted);
 extern void CorrectReturn(Ledger *ledger, Program *program, Account *account, Event *event,

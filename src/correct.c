@@ -221,6 +221,14 @@ correction(const Ledger *ledger, const Event *event, const Posted *posted, const
 	return posting;
 }
 
+/* Tell whether what was posted stands on the account that the event's member has now. */
+bool
+CorrectConcerns(Ledger *ledger, const Event *event, const Posted *posted)
+{
+	return event->has_member && (posted->account_id == event->member_id ||
+								 posted->account_id == LedgerMergedInto(ledger, event->member_id));
+}
+
 /* Correct what an event gave to the account that it still concerns. */
 void
 CorrectEvent(Ledger *ledger, Program *program, Account *account, Event *event,

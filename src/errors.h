@@ -64,6 +64,7 @@
 #define ERRCODE_LY_UNKNOWN_REDEMPTION		LY('4', '2', '5')
 #define ERRCODE_LY_ABOVE_REDEMPTION			LY('4', '2', '6')
 #define ERRCODE_LY_INVALID_TRANSFER			LY('4', '3', '1')
+#define ERRCODE_LY_INVALID_MERGE			LY('4', '3', '3')
 #define ERRCODE_LY_NO_DEBT					LY('4', '3', '2')
 
 /* LY5: attached tables */

@@ -106,12 +106,14 @@ typedef enum PlanName
 	PLAN_BY_KEY,
 	PLAN_SUM_OF_KIND,
 	PLAN_EXPIRED,
+	PLAN_MERGED_INTO,
+	PLAN_MERGE,
 	PLAN_COUNT
 } PlanName;
 
 #define ACCOUNT_SELECT \
 	"SELECT account_id, program_id, closed, joined_at, tier_id, tier_since, tier_until, tier_pinned," \
-	" last_event_at, seq, lots, tally, head, frozen, holds FROM loyalty.account"
+	" last_event_at, seq, lots, tally, head, frozen, holds, merged_into FROM loyalty.account"
 
 #define ENTRY_INSERT \
 	"INSERT INTO loyalty.entry (account_id, seq, kind, points, source_id, occurred_at," \
@@ -148,18 +150,21 @@ static const char *const plan_sql[PLAN_COUNT] = {
 	[PLAN_HOLD] = "INSERT INTO loyalty.held_award (source_id, account_id, held_at, reason, detail)"
 	" VALUES ($1, $2, $3, $4, $5) ON CONFLICT (source_id) DO UPDATE SET account_id = $2,"
 	" held_at = $3, reason = $4, detail = $5, released_at = NULL, released_by = NULL",
-	[PLAN_POSTED] = "SELECT s.source_id, e.account_id, e.lots, e.tally, e.breakdown,"
+	[PLAN_POSTED] = "SELECT s.source_id, COALESCE(a.merged_into, e.account_id), e.lots, e.tally, e.breakdown,"
 	" h.source_id IS NOT NULL AS held, e.recorded_at,"
 	" EXISTS (SELECT FROM loyalty.returned r WHERE r.purchase_id = s.source_id) AS returned"
 	" FROM (SELECT DISTINCT u FROM pg_catalog.unnest($1) u) AS s (source_id)"
 	" LEFT JOIN loyalty.entry e ON e.source_id = s.source_id"
+	" LEFT JOIN loyalty.account a ON a.account_id = e.account_id AND a.merged_into IS NOT NULL"
 	" LEFT JOIN loyalty.held_award h ON h.source_id = s.source_id AND h.released_at IS NULL"
-	" ORDER BY s.source_id, e.account_id, e.seq",
+	" ORDER BY s.source_id, 2, e.recorded_at, e.account_id, e.seq",
 	[PLAN_BY_KEY] = "SELECT seq, kind, points, source_id, lots, detail FROM loyalty.entry"
 	" WHERE account_id = $1 AND key = $2",
 	[PLAN_EXPIRED] = "SELECT lots FROM loyalty.entry WHERE account_id = $1 AND kind = 'expire'",
 	[PLAN_SUM_OF_KIND] = "SELECT COALESCE(pg_catalog.sum(points), 0)::pg_catalog.int8"
-	" FROM loyalty.entry WHERE account_id = $1 AND source_id = $2 AND kind = $3",
+	" FROM loyalty.entry WHERE source_id = $1 AND kind = $2",
+	[PLAN_MERGED_INTO] = "SELECT merged_into FROM loyalty.account WHERE account_id = $1",
+	[PLAN_MERGE] = "UPDATE loyalty.account SET merged_into = $2 WHERE account_id = $1 OR merged_into = $1",
 };
 
 static SPIPlanPtr plans[PLAN_COUNT];
@@ -228,6 +233,7 @@ plan_types(PlanName name, Oid *types)
 		case PLAN_LOCK_ONE:
 		case PLAN_READ_ONE:
 		case PLAN_EXPIRED:
+		case PLAN_MERGED_INTO:
 			return 1;
 		case PLAN_LOCK_MANY:
 		case PLAN_MEMBERS:
@@ -241,9 +247,11 @@ plan_types(PlanName name, Oid *types)
 			types[1] = TEXTOID;
 			return 2;
 		case PLAN_SUM_OF_KIND:
+			types[1] = TEXTOID;
+			return 2;
+		case PLAN_MERGE:
 			types[1] = INT8OID;
-			types[2] = TEXTOID;
-			return 3;
+			return 2;
 		case PLAN_ENTRY_ONE:
 			memcpy(types, entry_types, sizeof(entry_types));
 			return ENTRY_COLUMNS;
@@ -394,8 +402,8 @@ HoldsFromDatum(Datum value, Hold **holds, int *nholds)
 static void
 read_account(Account *account, HeapTuple tuple, TupleDesc desc)
 {
-	Datum		v[15];
-	bool		n[15];
+	Datum		v[16];
+	bool		n[16];
 
 	heap_deform_tuple(tuple, desc, v, n);
 	memset(account, 0, sizeof(Account));
@@ -415,6 +423,7 @@ read_account(Account *account, HeapTuple tuple, TupleDesc desc)
 	account->frozen = DatumGetBool(v[13]);
 	if (!n[14])
 		HoldsFromDatum(v[14], &account->hold, &account->nholds);
+	account->merged_into = n[15] ? 0 : DatumGetInt64(v[15]);
 }
 
 /* Read the accounts of the last result into the ledger. */
@@ -846,10 +855,9 @@ LedgerFindKey(Ledger *ledger, int64 account_id, const char *key, KeyedEntry *ent
 
 /* The points that entries of one kind posted for a source. */
 int64
-LedgerSumOfKind(Ledger *ledger, int64 account_id, int64 source_id, const char *kind)
+LedgerSumOfKind(Ledger *ledger, int64 source_id, const char *kind)
 {
-	Datum		values[3] = {Int64GetDatum(account_id), Int64GetDatum(source_id),
-	CStringGetTextDatum(kind)};
+	Datum		values[2] = {Int64GetDatum(source_id), CStringGetTextDatum(kind)};
 	bool		isnull;
 	int64		sum;
 
@@ -857,6 +865,30 @@ LedgerSumOfKind(Ledger *ledger, int64 account_id, int64 source_id, const char *k
 	sum = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	SPI_freetuptable(SPI_tuptable);
 	return sum;
+}
+
+/* The account that took over another one, 0 where none did. */
+int64
+LedgerMergedInto(Ledger *ledger, int64 account_id)
+{
+	Datum		value = Int64GetDatum(account_id);
+	bool		isnull = true;
+	Datum		into = (Datum) 0;
+
+	execute(PLAN_MERGED_INTO, &value, NULL, SPI_OK_SELECT);
+	if (SPI_processed == 1)
+		into = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	SPI_freetuptable(SPI_tuptable);
+	return isnull ? 0 : DatumGetInt64(into);
+}
+
+/* Let one account, and those merged into it before, be taken over by another; both are locked. */
+void
+LedgerMerge(Ledger *ledger, int64 account_id, int64 into)
+{
+	Datum		values[2] = {Int64GetDatum(account_id), Int64GetDatum(into)};
+
+	execute(PLAN_MERGE, values, NULL, SPI_OK_UPDATE);
 }
 
 /* What an account lost by expiry: the sum of its closing entries, negative. */

@@ -45,6 +45,7 @@ typedef struct Account
 
 	bool		closed;
 	bool		frozen;
+	int64		merged_into;	/* 0: not merged */
 	TimestampTz joined_at;
 
 	/* set by LedgerLoadMembers */
@@ -111,7 +112,9 @@ extern void LedgerHold(Ledger *ledger, int64 source_id, int64 account_id,
 					   const char *reason, const char *detail);
 extern int	LedgerPosted(Ledger *ledger, int64 *source_ids, int n, Posted **posted);
 extern bool LedgerFindKey(Ledger *ledger, int64 account_id, const char *key, KeyedEntry *entry);
-extern int64 LedgerSumOfKind(Ledger *ledger, int64 account_id, int64 source_id, const char *kind);
+extern int64 LedgerSumOfKind(Ledger *ledger, int64 source_id, const char *kind);
+extern int64 LedgerMergedInto(Ledger *ledger, int64 account_id);
+extern void LedgerMerge(Ledger *ledger, int64 account_id, int64 into);
 extern int	LedgerLockPosted(Ledger *ledger, int64 source_id, Posted **posted);
 extern void LedgerExpired(Ledger *ledger, int64 account_id, LotSet *lots);
 extern int64 LedgerNextSource(void);

@@ -1,7 +1,7 @@
 /*
  * redeem.c
  *	  Points after they are earned: redeem, hold, capture, release, undo,
- *	  transfer, write-off.
+ *	  transfer, write-off, merge.
  *
  * Each locks its accounts in ascending order, looks its key up under the lock,
  * decides with the pure rooms, posts and flushes.  A key with the content that
@@ -17,6 +17,7 @@
 #include "utils/date.h"
 #include "utils/numeric.h"
 
+#include "award.h"
 #include "compat.h"
 #include "detail.h"
 #include "errors.h"
@@ -32,7 +33,9 @@
 typedef struct Operation
 {
 	Ledger	   *ledger;
-	Account    *account;
+	Account    *account;		/* of the member, or the one that it was merged into */
+	int64		member_id;
+	bool		closed;			/* the member is */
 	Program    *program;
 	int32		today;
 	const char *key;
@@ -142,6 +145,32 @@ locked_account(Ledger *ledger, int64 member_id)
 	return account;
 }
 
+/*
+ * Go on with the account that the member's was merged into.
+ *
+ * It is locked after the member's own, whatever their order: only operations on
+ * merged members hold the one while they wait for the other.
+ */
+static void
+follow_merge(Operation *op, int64 other_id)
+{
+	int64		into = op->account->merged_into;
+	int64		ids[2] = {into, other_id};
+
+	LedgerLock(op->ledger, ids, other_id == 0 ? 1 : 2);
+	op->account = locked_account(op->ledger, into);
+}
+
+/* Find what a key made for the account, or for the member's own before it was merged. */
+static bool
+find_key(const Operation *op, const char *key, KeyedEntry *entry)
+{
+	if (LedgerFindKey(op->ledger, op->account->account_id, key, entry))
+		return true;
+	return op->member_id != op->account->account_id &&
+		LedgerFindKey(op->ledger, op->member_id, key, entry);
+}
+
 /* Begin an operation: lock the accounts, pin the programme, look the key up. */
 static void
 begin_operation(Operation *op, int64 member_id, int64 other_id, const char *key)
@@ -153,9 +182,13 @@ begin_operation(Operation *op, int64 member_id, int64 other_id, const char *key)
 	op->key = key;
 	LedgerLock(op->ledger, ids, other_id == 0 ? 1 : 2);
 	op->account = locked_account(op->ledger, member_id);
+	op->member_id = member_id;
+	op->closed = op->account->closed;
+	if (op->account->merged_into != 0)
+		follow_merge(op, other_id);
 	op->program = ProgramPin(op->account->program_id);
 	op->today = ProgramDay(op->program, LedgerNow(op->ledger));
-	op->replayed = LedgerFindKey(op->ledger, member_id, key, &op->first);
+	op->replayed = find_key(op, key, &op->first);
 }
 
 /* End an operation: write what is queued. */
@@ -209,14 +242,17 @@ settle(const Operation *op, Account *account)
 
 /* Demand that the member may spend. */
 static void
-check_may_spend(const Account *account)
+check_may_spend(const Operation *op)
 {
+	const Account *account = op->account;
 	int64		debt = lotset_debt(&account->lots);
 
-	if (account->closed)
+	if (op->closed)
 		ereport(ERROR,
 				(errcode(ERRCODE_LY_MEMBER_CLOSED),
-				 errmsg("member " INT64_FORMAT " is closed", account->account_id)));
+				 errmsg("member " INT64_FORMAT " is closed", op->member_id),
+				 op->member_id == account->account_id ? 0 :
+				 errhint("It was merged into member " INT64_FORMAT ".", account->account_id)));
 	if (account->frozen)
 		ereport(ERROR,
 				(errcode(ERRCODE_LY_MEMBER_FROZEN),
@@ -584,7 +620,7 @@ loyalty_redeem(PG_FUNCTION_ARGS)
 	}
 	else
 	{
-		check_may_spend(op.account);
+		check_may_spend(&op);
 		settle(&op, op.account);
 		redeemed.points = take_points(&op, &request, &delta);
 		redeemed.money = worth_of(&op, redeemed.points);
@@ -689,7 +725,7 @@ loyalty_hold(PG_FUNCTION_ARGS)
 	{
 		Hold		hold = {.key = key, .held_at = LedgerNow(op.ledger)};
 
-		check_may_spend(op.account);
+		check_may_spend(&op);
 		settle(&op, op.account);
 		redeemed.points = take_points(&op, &request, &hold.lots);
 		LotsRaise(lotset_negate(&hold.lots));
@@ -912,7 +948,7 @@ loyalty_release(PG_FUNCTION_ARGS)
 static void
 find_redemption(const Operation *op, const char *key, KeyedEntry *redemption)
 {
-	if (!LedgerFindKey(op->ledger, op->account->account_id, key, redemption) ||
+	if (!find_key(op, key, redemption) ||
 		(strcmp(redemption->kind, "redeem") != 0 && strcmp(redemption->kind, "capture") != 0))
 		ereport(ERROR,
 				(errcode(ERRCODE_LY_UNKNOWN_REDEMPTION),
@@ -997,8 +1033,7 @@ loyalty_undo(PG_FUNCTION_ARGS)
 	}
 	else
 	{
-		int64		before = LedgerSumOfKind(op.ledger, op.account->account_id,
-											 redemption.source_id, "undo");
+		int64		before = LedgerSumOfKind(op.ledger, redemption.source_id, "undo");
 		int64		left = -redemption.points - before;
 		int64		points = PG_ARGISNULL(2) ? left : PG_GETARG_INT64(2);
 
@@ -1108,7 +1143,7 @@ loyalty_transfer(PG_FUNCTION_ARGS)
 		check_replay(&op, "transfer", NULL, "request", content);
 	else
 	{
-		check_may_spend(op.account);
+		check_may_spend(&op);
 		settle(&op, op.account);
 		settle(&op, to);
 		check_transfer(&op, to, points);
@@ -1173,6 +1208,136 @@ loyalty_write_off(PG_FUNCTION_ARGS)
 	end_operation(&op);
 	SPI_finish();
 	PG_RETURN_INT64(lot.amount);
+}
+
+/* Demand that one member may be merged into another. */
+static void
+check_merge(const Account *from, const Account *to)
+{
+	const char *problem = NULL;
+
+	if (from->account_id == to->account_id)
+		problem = "A member cannot be merged into itself.";
+	else if (from->program_id != to->program_id)
+		problem = "They are of different programmes.";
+	else if (from->merged_into != 0)
+		problem = "The first was merged into another member before.";
+	else if (to->closed)
+		problem = "The second is closed.";
+	else if (from->nholds > 0)
+		problem = "The first has points on hold.";
+	if (problem != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_LY_INVALID_MERGE),
+				 errmsg("member " INT64_FORMAT " cannot be merged into member " INT64_FORMAT,
+						from->account_id, to->account_id),
+				 errdetail("%s", problem)));
+}
+
+/* What taking over lots posts: debts are settled on either side. */
+static void
+take_over(const Account *to, const LotSet *lots, int32 today, LotSet *delta)
+{
+	LotSet		none;
+	LotSet		scratch;
+	LotSet		balance;
+	int64		taken;
+
+	lotset_init(&none);
+	lotset_init(delta);
+	for (int i = 0; i < lots->n; i++)
+	{
+		if (lots->lot[i].amount > 0)
+			LotsRaise(lotset_earn(&to->lots, lots->lot[i], delta));
+	}
+	lotset_copy(&balance, HoldsFree(to, &scratch));
+	LotsRaise(lotset_add(&balance, delta));
+	LotsRaise(lotset_take_back(&balance, &none, lotset_debt(lots), today, NEGATIVE_ALLOW, -1, &none,
+							   &taken));
+	LotsRaise(lotset_add(delta, &none));
+}
+
+/* Keep the better of two members' tiers, and what both together have earned. */
+static void
+merge_tiers(Ledger *ledger, const Program *program, const Account *from, Account *to,
+			int64 source_id)
+{
+	int			theirs = ProgramTierIndex(program, from->tier_id);
+	int			ours = ProgramTierIndex(program, to->tier_id);
+
+	if (theirs > ours || (theirs == ours && theirs != NO_TIER && from->tier_until > to->tier_until))
+		LedgerSetTier(ledger, to, from->tier_id, from->tier_since, from->tier_until, "merged",
+					  source_id, NULL);
+	AwardPromote(ledger, program, to, source_id);
+}
+
+/* Move everything of one account to another. */
+static int64
+merge_accounts(Ledger *ledger, const Program *program, Account *from, Account *to,
+			   const char *reason)
+{
+	int32		today = ProgramDay(program, LedgerNow(ledger));
+	LotSet		given;
+	LotSet		taken;
+	TallySet	tally;
+	int64		points;
+	Detail		detail;
+	Posting		posting = {.kind = "merge", .reason = reason, .occurred_at = LedgerNow(ledger),
+	.source_id = LedgerNextSource()};
+
+	lotset_copy(&given, &from->lots);
+	tallyset_copy(&tally, &from->tally);
+	LotsRaise(lotset_total(&given, &points));
+	take_over(to, &given, today, &taken);
+	DetailBegin(&detail);
+	DetailInteger(&detail, "from", from->account_id);
+	DetailInteger(&detail, "to", to->account_id);
+	posting.detail = DetailEnd(&detail);
+	posting.lots = &taken;
+	posting.tally = &tally;
+	LedgerPost(ledger, to, &posting);
+	LotsRaise(lotset_negate(&given));
+	TallyRaise(tallyset_negate(&tally));
+	posting.lots = &given;
+	LedgerPost(ledger, from, &posting);
+	merge_tiers(ledger, program, from, to, posting.source_id);
+	return points;
+}
+
+PG_FUNCTION_INFO_V1(loyalty_post_merge);
+
+/* post_merge(from, to, reason): move everything of one member to another; the points moved. */
+Datum
+loyalty_post_merge(PG_FUNCTION_ARGS)
+{
+	int64		ids[2] = {member_argument(fcinfo, 0), member_argument(fcinfo, 1)};
+	int64		from_id = ids[0];
+	int64		to_id = ids[1];
+	Ledger	   *ledger;
+	Account    *from;
+	Account    *to;
+	Program    *program;
+	int64		points = 0;
+
+	SPI_connect();
+	ledger = LedgerOpen();
+	LedgerLock(ledger, ids, 2);
+	from = locked_account(ledger, from_id);
+	to = locked_account(ledger, to_id);
+	if (from->merged_into != to_id || from_id == to_id)
+	{
+		program = ProgramPin(from->program_id);
+		HoldsSettle(ledger, program, from);
+		HoldsSettle(ledger, program, to);
+		check_merge(from, to);
+		points = merge_accounts(ledger, program, from, to, text_argument(fcinfo, 2));
+		ProgramUnpin(program);
+		LedgerFlush(ledger);
+		LedgerMerge(ledger, from_id, to_id);
+	}
+	LedgerClose(ledger);
+	SPI_finish();
+	PG_RETURN_INT64(points);
 }
 
 PG_FUNCTION_INFO_V1(loyalty_lots_at);

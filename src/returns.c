@@ -52,7 +52,7 @@ loyalty_post_return(PG_FUNCTION_ARGS)
 		int64		after;
 		Posting		posting = {.kind = "return", .source_id = purchase_id};
 
-		if (account == NULL || event.is_void || event.member_id != posted[i].account_id)
+		if (account == NULL || event.is_void || !CorrectConcerns(ledger, &event, &posted[i]))
 			continue;
 		posting.occurred_at = PG_GETARG_TIMESTAMPTZ(1);
 		posting.reason = text_argument(fcinfo, 2);

@@ -53,13 +53,16 @@ loyalty--$(RELEASE).sql: $(SQL) loyalty.control
 # every object depends on every header: the project is small
 $(OBJS): $(wildcard src/*.h) loyalty.control
 
-.PHONY: demo test bench unit lint check-ubsan check-valgrind
+.PHONY: demo test bench races unit lint check-ubsan check-valgrind
 demo:
 	@test/demo/run "$(DATA)"
 test:
 	@test/run
 bench:
 	@test/bench/run
+# 64 sessions on 8 accounts, and the server killed 20 times under them
+races:
+	@CLIENTS=64 OPS=100000 STORM=1000 KILLS=20 TAP=003 test/run races tap
 unit:
 	@test/run unit
 lint:

@@ -148,7 +148,8 @@ COMMENT ON FUNCTION loyalty.currency_digits(text) IS 'Digits of a currency''s mi
 
 CREATE FUNCTION loyalty.lots_at(program_id integer, lots loyalty.lots, holds loyalty.hold[], last_event_at timestamptz, at timestamptz,
         OUT free loyalty.lots, OUT held loyalty.lots)
-    LANGUAGE C STABLE AS 'MODULE_PATHNAME', 'loyalty_lots_at';
+    LANGUAGE C STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'loyalty_lots_at';
 REVOKE ALL ON FUNCTION loyalty.lots_at(integer, loyalty.lots, loyalty.hold[], timestamptz, timestamptz) FROM PUBLIC;
 COMMENT ON FUNCTION loyalty.lots_at(integer, loyalty.lots, loyalty.hold[], timestamptz, timestamptz) IS 'An account''s lots that are free at an instant and those that a hold has frozen; holds that lapsed by then count as released. Under a sliding policy the free lots show the day on which they die';
 

@@ -119,7 +119,8 @@ BEGIN
             (SELECT string_agg(format('%L, (%s)', e.key, e.value), ', ') FROM jsonb_each_text(lines_mapping) e),
             table_name, table_name, lines, table_name, table_name, lines_key,
             (SELECT format_type(a.atttypid, NULL) FROM pg_attribute a WHERE a.attrelid = lines AND a.attname = lines_key AND NOT a.attisdropped));
-        header_query := format('SELECT h FROM %s AS h WHERE h.%I = ANY ($1::%s[])', relation, header_key,
+        -- (h.*) is the row even where the table has a column h
+        header_query := format('SELECT (h.*)::%s FROM %s AS h WHERE h.%I = ANY ($1::%s[])', relation, relation, header_key,
             (SELECT format_type(a.atttypid, NULL) FROM pg_attribute a WHERE a.attrelid = relation AND a.attname = header_key AND NOT a.attisdropped));
         IF lines_query IS NULL OR header_query IS NULL THEN
             RAISE EXCEPTION 'column % of % or % of % does not exist', lines_key, lines, header_key, relation USING ERRCODE = 'LY501';

@@ -68,6 +68,13 @@ CREATE FUNCTION loyalty.undo(member_id bigint, key text, points bigint DEFAULT N
 COMMENT ON FUNCTION loyalty.undo IS 'Gives the redemption with that key back, whole or in part: the very lots it took, those that died meanwhile by the programme''s policy restore. A part needs an undo_key of its own';
 REVOKE ALL ON FUNCTION loyalty.undo FROM PUBLIC;
 
+CREATE FUNCTION loyalty.undo_tender(member_id bigint, key text, points bigint, undo_key text, reason text,
+        OUT redemption_id bigint, OUT restored bigint, OUT money numeric, OUT currency text)
+    LANGUAGE C VOLATILE SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'loyalty_undo_tender';
+COMMENT ON FUNCTION loyalty.undo_tender IS 'undo for returns, with a key of the engine''s own';
+REVOKE ALL ON FUNCTION loyalty.undo_tender FROM PUBLIC;
+
 CREATE FUNCTION loyalty.transfer(from_member bigint, to_member bigint, points bigint, key text, reason text DEFAULT NULL) RETURNS bigint
     LANGUAGE C VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     AS 'MODULE_PATHNAME', 'loyalty_transfer';

@@ -279,7 +279,7 @@ BEGIN
     IF points <= 0 THEN
         RETURN 0;
     END IF;
-    PERFORM loyalty.undo(redemption.member_id, redemption.key, points, 'loyalty:tender ' || return_id, 'Return of goods paid with points');
+    PERFORM loyalty.undo_tender(redemption.member_id, redemption.key, points, 'loyalty:tender ' || return_id, 'Return of goods paid with points');
     RETURN points;
 END
 $$;
@@ -313,6 +313,10 @@ BEGIN
     UPDATE loyalty.returned d SET amount = so_far.amount - before.amount, money = so_far.amount - before.amount - by_points,
             points_money = by_points, points_restored = restored, points_taken = taken, complete = so_far.complete
         WHERE d.return_id = r.return_id;
+    -- where no account changes the purchase does, so that whoever has an older snapshot must try again
+    IF NOT EXISTS (SELECT FROM loyalty.entry e WHERE e.source_id = p.purchase_id AND e.account_id = p.member_id) THEN
+        UPDATE loyalty.purchase q SET status = q.status WHERE q.purchase_id = p.purchase_id;
+    END IF;
 END
 $$;
 COMMENT ON FUNCTION loyalty.take_return(loyalty.purchase_return, loyalty.purchase) IS 'Registers one return of a locked purchase and posts what it takes back';
@@ -333,24 +337,36 @@ CREATE FUNCTION loyalty.take_returns() RETURNS trigger
     SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
+    returns bigint[];
+    purchases bigint[];
     r record;
     given loyalty.purchase_return;
     p loyalty.purchase;
-    purchases bigint[];
 BEGIN
     IF TG_RELID <> 'loyalty.purchase_return'::regclass THEN
         RAISE EXCEPTION 'table "%" may not return purchases', TG_TABLE_NAME USING ERRCODE = 'LY902';
     END IF;
-    -- purchases before accounts, each in ascending order: as an UPDATE of purchases does
-    SELECT array_agg(DISTINCT loyalty.returned_purchase(n)) INTO purchases
-        FROM new_rows w JOIN loyalty.purchase_return n USING (return_id) WHERE w.recorded_at = now();
+    -- purchases before accounts, each in ascending order: as an UPDATE of purchases does;
+    -- a purchase that is only now being committed is not locked here and does not exist for these returns
+    SELECT array_agg(x.return_id), array_agg(x.purchase_id) INTO returns, purchases
+        FROM (SELECT n.return_id, loyalty.returned_purchase(n) AS purchase_id
+              FROM new_rows w JOIN loyalty.purchase_return n USING (return_id) WHERE w.recorded_at = now()) x;
     PERFORM FROM loyalty.purchase q WHERE q.purchase_id = ANY (purchases) ORDER BY q.purchase_id FOR NO KEY UPDATE;
+    -- all accounts concerned: who bought, to whom the purchase gave before it was moved, whose points paid, into whom they were merged
     PERFORM FROM loyalty.account a
-        WHERE a.account_id = ANY (ARRAY(SELECT q.member_id FROM loyalty.purchase q WHERE q.purchase_id = ANY (purchases)))
+        WHERE a.account_id = ANY (ARRAY(
+            SELECT coalesce(o.merged_into, y.account_id)
+            FROM loyalty.purchase q
+                 CROSS JOIN LATERAL (SELECT q.member_id UNION ALL
+                     SELECT e.account_id FROM loyalty.entry e WHERE e.source_id = q.purchase_id UNION ALL
+                     SELECT e.account_id FROM loyalty.entry e WHERE e.source_id = q.redemption_id) y (account_id)
+                 LEFT JOIN loyalty.account o ON o.account_id = y.account_id
+            WHERE q.purchase_id = ANY (purchases)))
         ORDER BY a.account_id FOR NO KEY UPDATE;
     FOR r IN SELECT n.return_id, q.purchase_id
-             FROM new_rows n JOIN loyalty.purchase_return t USING (return_id)
-                  LEFT JOIN loyalty.purchase q ON q.purchase_id = loyalty.returned_purchase(t)
+             FROM new_rows n
+                  JOIN unnest(returns, purchases) x (return_id, purchase_id) ON x.return_id = n.return_id
+                  LEFT JOIN loyalty.purchase q ON q.purchase_id = x.purchase_id
              WHERE n.recorded_at = now() ORDER BY q.member_id, n.occurred_at, n.return_id LOOP
         SELECT * INTO given FROM loyalty.purchase_return n WHERE n.return_id = r.return_id;
         IF r.purchase_id IS NULL THEN
@@ -369,6 +385,26 @@ REVOKE ALL ON FUNCTION loyalty.take_returns() FROM PUBLIC;
 
 CREATE TRIGGER take_returns AFTER INSERT ON loyalty.purchase_return
     REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION loyalty.take_returns();
+
+CREATE FUNCTION loyalty.keep_returned() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    back record;
+BEGIN
+    SELECT sum(d.amount) AS amount, bool_or(d.complete) AS complete INTO back FROM loyalty.returned d WHERE d.purchase_id = NEW.purchase_id;
+    IF back.amount > NEW.amount OR back.complete THEN
+        PERFORM loyalty.raise_return(NEW.purchase_id, 'LY114', format('%s of it came back%s; its amount cannot become %s.', back.amount, CASE WHEN back.complete THEN ', which was all' END, NEW.amount),
+            'A purchase is not made less than what came back of it, and not changed once all of it came back.');
+    END IF;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION loyalty.keep_returned() IS 'Refuses to make a purchase less than what came back of it, or to change one that came back whole';
+REVOKE ALL ON FUNCTION loyalty.keep_returned() FROM PUBLIC;
+
+CREATE TRIGGER keep_returned AFTER UPDATE OF amount, lines ON loyalty.purchase
+    FOR EACH ROW WHEN ((NEW.amount, NEW.lines) IS DISTINCT FROM (OLD.amount, OLD.lines) AND NEW.status <> 'void') EXECUTE FUNCTION loyalty.keep_returned();
 CREATE TRIGGER refuse_change BEFORE UPDATE OR DELETE OR TRUNCATE ON loyalty.purchase_return
     FOR EACH STATEMENT EXECUTE FUNCTION loyalty.refuse_change('transaction');
 CREATE TRIGGER refuse_change BEFORE DELETE OR TRUNCATE ON loyalty.returned

@@ -169,22 +169,17 @@ AwardRevokePromotion(Ledger *ledger, const Program *program, Account *account, i
 					  "revoked", source_id, NULL);
 }
 
-/* Decide a prepared event and post it. */
+/* Post what a decided event gives. */
 static void
-decide_and_post(Ledger *ledger, Program *program, Account *account, Event *event,
-				AwardOutcome *outcome)
+post_award(Ledger *ledger, const Program *program, Account *account, const Event *event,
+		   AwardOutcome *outcome)
 {
 	int32		day = ProgramDay(program, event->occurred_at);
-	MemberFacts facts;
 	LotSet		lots;
 	TallySet	tally;
 	Posting		posting = {.kind = "earn", .source_id = event->source_id,
 	.occurred_at = event->occurred_at};
 
-	AwardPrepare(program, event);
-	AwardMemberFacts(ledger, program, account, event, &facts);
-	outcome->tier_before = ProgramTierIndex(program, facts.pinned.tier_id);
-	EarnDecide(program, event, &facts, DT_NOEND, &outcome->award);
 	outcome->lot = AwardLot(program, day, outcome->award.points);
 	if (event->kind == ON_ACTIVITY && outcome->award.points == 0)
 		return;
@@ -201,26 +196,21 @@ decide_and_post(Ledger *ledger, Program *program, Account *account, Event *event
 }
 
 /*
- * The same where a rule that raises must not fail the sale: the decision runs
- * in a subtransaction, and an error in it parks the award.
+ * Decide where a rule that raises must not fail the sale: the decision runs in
+ * a subtransaction, and an error in it parks the award; false where it did.
  */
-static void
-decide_or_hold(Ledger *ledger, Program *program, Account *account, Event *event,
-			   AwardOutcome *outcome)
+static bool
+decide_or_hold(Ledger *ledger, Program *program, const Account *account, Event *event,
+			   const MemberFacts *facts, Award *award)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
-	MemberFacts facts;
-	Event		probe = *event;
-	Award		award;
 
-	AwardPrepare(program, &probe);
-	AwardMemberFacts(ledger, program, account, &probe, &facts);
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
-		EarnDecide(program, &probe, &facts, DT_NOEND, &award);
+		EarnDecide(program, event, facts, DT_NOEND, award);
 		ReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(context);
 		CurrentResourceOwner = owner;
@@ -237,14 +227,13 @@ decide_or_hold(Ledger *ledger, Program *program, Account *account, Event *event,
 		CurrentResourceOwner = owner;
 		if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION)
 			ReThrowError(error);
-		outcome->held = true;
 		LedgerHold(ledger, event->source_id, account->account_id, error->message,
 				   error->context);
 		FreeErrorData(error);
-		return;
+		return false;
 	}
 	PG_END_TRY();
-	decide_and_post(ledger, program, account, event, outcome);
+	return true;
 }
 
 /* Award an event to its account. */
@@ -252,11 +241,20 @@ void
 AwardPost(Ledger *ledger, Program *program, Account *account, Event *event,
 		  AwardOutcome *outcome)
 {
+	MemberFacts facts;
+
 	memset(outcome, 0, sizeof(AwardOutcome));
 	HoldsSettle(ledger, program, account);
-	if (program->hold_on_error)
-		decide_or_hold(ledger, program, account, event, outcome);
+	AwardPrepare(program, event);
+	AwardMemberFacts(ledger, program, account, event, &facts);
+	outcome->tier_before = ProgramTierIndex(program, facts.pinned.tier_id);
+	if (!program->hold_on_error)
+		EarnDecide(program, event, &facts, DT_NOEND, &outcome->award);
 	else
-		decide_and_post(ledger, program, account, event, outcome);
+		outcome->held = !decide_or_hold(ledger, program, account, event, &facts, &outcome->award);
+	if (outcome->held)
+		memset(&outcome->award, 0, sizeof(Award));
+	else
+		post_award(ledger, program, account, event, outcome);
 	outcome->tier_after = ProgramTierIndex(program, account->tier_id);
 }

@@ -14,6 +14,7 @@
 #include "postgres.h"
 
 #include "catalog/partition.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "executor/spi.h"
@@ -25,6 +26,7 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
+#include "utils/syscache.h"
 #include "utils/tuplestore.h"
 #include "utils/typcache.h"
 
@@ -94,6 +96,8 @@ typedef struct Attachment
 	int			ntargets;
 	Expression *expression[MAX_TARGETS];
 	Expression *qualifies;		/* NULL: always */
+	Oid			relation;		/* as registered: the header, and its lines or InvalidOid */
+	Oid			lines_relation;
 	char	   *lines_query;	/* NULL: no table of lines */
 	char	   *header_query;
 	AttrNumber	key;			/* of the lines: the column that names the header */
@@ -145,7 +149,8 @@ read_registry(Attachment *attachment, bool returns, Datum *mapping)
 	if (SPI_execute_with_args("SELECT a.kind, a.program_id, a.source, a.mapping, a.qualifies,"
 							  " a.lines_query, a.header_query, a.lines_key,"
 							  " a.lines_relation IN ($1, r.root), $1::pg_catalog.regclass::pg_catalog.text,"
-							  " (SELECT c.relname FROM pg_catalog.pg_class c WHERE c.oid = a.relation)"
+							  " (SELECT c.relname FROM pg_catalog.pg_class c WHERE c.oid = a.relation),"
+							  " a.relation::pg_catalog.oid, coalesce(a.lines_relation::pg_catalog.oid, 0::pg_catalog.oid)"
 							  " FROM loyalty.attachment a, (SELECT coalesce(pg_catalog.pg_partition_root($1)::pg_catalog.oid, $1)) AS r (root)"
 							  " WHERE (a.relation IN ($1, r.root) OR a.lines_relation IN ($1, r.root))"
 							  " AND (a.kind = 'return') = $2",
@@ -164,8 +169,20 @@ read_registry(Attachment *attachment, bool returns, Datum *mapping)
 	attachment->is_lines = !isnull && DatumGetBool(value);
 	attachment->label = registry_text(attachment, 10);
 	attachment->row_name = registry_text(attachment, 11);
+	attachment->relation = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[0],
+														  SPI_tuptable->tupdesc, 12, &isnull));
+	attachment->lines_relation = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[0],
+																SPI_tuptable->tupdesc, 13, &isnull));
 	if (attachment->is_lines)
+	{
 		attachment->key = get_attnum(attachment->relid, key);
+		if (attachment->key == InvalidAttrNumber)
+			ereport(ERROR,
+					(errcode(ERRCODE_LY_MAPPING_FAILED),
+					 errmsg("table %s has no column \"%s\" any more, which names what its lines belong to",
+							attachment->label, key),
+					 errhint("Detach it and attach it anew.")));
+	}
 	old = MemoryContextSwitchTo(attachment->context);
 	value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 4, &isnull);
 	*mapping = PointerGetDatum(PG_DETOAST_DATUM_COPY(value));
@@ -563,15 +580,47 @@ keep_returns(const Attachment *attachment)
 				 errhint("Enter a new purchase for what was bought again.")));
 }
 
+/*
+ * Read a table of the DBA's own, with the rights of its owner.
+ *
+ * The query names the table, and its owner decides what stands behind the name
+ * and behind the types of its columns: a view, a cast, a policy.  None of that
+ * may run as the owner of this extension.
+ */
+static void
+read_as_owner(const Attachment *attachment, Oid relation, const char *sql, int nargs, Oid *types,
+			  Datum *values)
+{
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relation));
+	Oid			owner;
+	Oid			caller;
+	int			context;
+
+	if (!HeapTupleIsValid(tuple))
+		ereport(ERROR,
+				(errcode(ERRCODE_LY_MAPPING_FAILED),
+				 errmsg("a table that table %s was attached with does not exist any more",
+						attachment->label),
+				 errhint("Detach it and attach it anew.")));
+	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	ReleaseSysCache(tuple);
+	GetUserIdAndSecContext(&caller, &context);
+	SetUserIdAndSecContext(owner, context | SECURITY_LOCAL_USERID_CHANGE |
+						   SECURITY_RESTRICTED_OPERATION | SECURITY_NOFORCE_RLS);
+	if (SPI_execute_with_args(sql, nargs, types, values, NULL, false, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read what table %s was attached with", attachment->label);
+	SetUserIdAndSecContext(caller, context);
+}
+
 /* Attach the lines that stand in a table of their own to the mapped rows. */
 static Tuplestorestate *
 add_lines(const Attachment *attachment, Tuplestorestate *mapped)
 {
 	Tuplestorestate *with_lines;
+
 	if (attachment->lines_query == NULL)
 		return mapped;
-	if (SPI_execute(attachment->lines_query, false, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not read the lines of table %s", attachment->label);
+	read_as_owner(attachment, attachment->lines_relation, attachment->lines_query, 0, NULL, NULL);
 	with_lines = tuplestore_begin_heap(false, false, work_mem);
 	for (uint64 i = 0; i < SPI_processed; i++)
 		tuplestore_puttuple(with_lines, SPI_tuptable->vals[i]);
@@ -663,9 +712,16 @@ receive_headers(const Attachment *lines, ArrayBuildState *keys, Attachment **pin
 	SPITupleTable *table;
 	uint64		count;
 
-	SPI_execute_with_args(lines->header_query, 1, &type, &value, NULL, false, 0);
+	read_as_owner(lines, lines->relation, lines->header_query, 1, &type, &value);
 	table = SPI_tuptable;
 	count = SPI_processed;
+	/* the name may stand for something else by now */
+	if (SPI_gettypeid(table->tupdesc, 1) != get_rel_type_id(lines->relation))
+		ereport(ERROR,
+				(errcode(ERRCODE_LY_MAPPING_FAILED),
+				 errmsg("the rows that the lines of table %s belong to are not those it was attached with",
+						lines->label),
+				 errhint("Detach it and attach it anew.")));
 	for (uint64 i = 0; i < count; i++)
 	{
 		bool		isnull;

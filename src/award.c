@@ -241,26 +241,62 @@ is_restored(const Batch *batch, const Event *event)
 	return !batch->correcting && event->recorded_at != GetCurrentTransactionStartTimestamp();
 }
 
-/* Collect a row; process the chunk when it is full. */
+/* Check a guest's row, of which nothing is kept. */
 static void
+check_guest(Batch *batch, TupleTableSlot *row)
+{
+	MemoryContext old = MemoryContextSwitchTo(batch->scratch);
+	Event		event;
+
+	EventRead(batch->layout, row, &event);
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(batch->scratch);
+}
+
+/* Collect a row; true when the chunk is full. */
+static bool
 collect_row(Batch *batch, TupleTableSlot *row, TupleTableSlot *scratch)
 {
-	MemoryContext old = MemoryContextSwitchTo(batch->chunk);
-	Event	   *event = palloc(sizeof(Event));
+	MemoryContext old;
+	Event		order;
+	Event	   *event;
 
-	ExecStoreMinimalTuple(ExecCopySlotMinimalTuple(row), scratch, false);
-	EventReadOrder(batch->layout, scratch, event);
-	if (!is_restored(batch, event))
+	EventReadOrder(batch->layout, row, &order);
+	if (is_restored(batch, &order))
+		return false;
+	if (!order.has_member && !batch->correcting)
 	{
-		EventRead(batch->layout, scratch, event);
-		if (event->has_member || batch->correcting)
-			batch->event[batch->nevents++] = event;
+		check_guest(batch, row);
+		return false;
 	}
+	old = MemoryContextSwitchTo(batch->chunk);
+	event = palloc(sizeof(Event));
+	ExecStoreMinimalTuple(ExecCopySlotMinimalTuple(row), scratch, false);
+	EventRead(batch->layout, scratch, event);
+	batch->event[batch->nevents++] = event;
 	ExecClearTuple(scratch);
 	MemoryContextSwitchTo(old);
-	if (batch->nevents == CHUNK_EVENTS ||
-		(batch->nevents % 64 == 0 && MemoryContextMemAllocated(batch->chunk, true) > CHUNK_BYTES))
-		process_chunk(batch);
+	return batch->nevents == CHUNK_EVENTS ||
+		(batch->nevents % 64 == 0 && MemoryContextMemAllocated(batch->chunk, true) > CHUNK_BYTES);
+}
+
+/* Collect every row as one chunk, in any order; false where they are too many or too large for one. */
+static bool
+collect_all(Batch *batch, Tuplestorestate *rows, TupleTableSlot *slot, TupleTableSlot *scratch)
+{
+	if (tuplestore_tuple_count(rows) >= CHUNK_EVENTS)
+		return false;
+	while (tuplestore_gettupleslot(rows, true, false, slot))
+	{
+		if (collect_row(batch, slot, scratch))
+		{
+			MemoryContextReset(batch->chunk);
+			batch->nevents = 0;
+			tuplestore_rescan(rows);
+			return false;
+		}
+	}
+	return true;
 }
 
 /* Sort a large statement's rows by member, time and id. */
@@ -297,17 +333,15 @@ process_rows(Batch *batch, Tuplestorestate *rows, TupleDesc desc)
 
 	tuplestore_select_read_pointer(rows, pointer);
 	tuplestore_rescan(rows);
-	if (tuplestore_tuple_count(rows) <= CHUNK_EVENTS)
-	{
-		while (tuplestore_gettupleslot(rows, true, false, slot))
-			collect_row(batch, slot, scratch);
-	}
-	else
+	if (!collect_all(batch, rows, slot, scratch))
 	{
 		Tuplesortstate *sort = sort_rows(batch, rows, slot);
 
 		while (tuplesort_gettupleslot(sort, true, false, slot, NULL))
-			collect_row(batch, slot, scratch);
+		{
+			if (collect_row(batch, slot, scratch))
+				process_chunk(batch);
+		}
 		tuplesort_end(sort);
 	}
 	process_chunk(batch);

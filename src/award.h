@@ -39,6 +39,6 @@ extern void CorrectAway(Ledger *ledger, Program *program, Account *account, Even
 						const Posted *posted);
 extern void CorrectReturn(Ledger *ledger, Program *program, Account *account, Event *event,
 						  const Posted *posted, const Posting *posting);
-extern bool TransactionRead(int64 source_id, Event *event);
+extern bool TransactionRead(int64 source_id, bool lock, Event *event);
 
 #endif							/* LOYALTY_AWARD_H */

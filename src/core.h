@@ -36,7 +36,8 @@ typedef enum CoreStatus
 	CORE_OVERFLOW,				/* a sum leaves the range of bigint */
 	CORE_CORRUPT,				/* bytes that no encoder wrote */
 	CORE_INVALID,				/* a value that the type does not allow */
-	CORE_INSUFFICIENT			/* not enough points */
+	CORE_INSUFFICIENT,			/* not enough points */
+	CORE_TOO_MANY				/* more elements than a value may have */
 } CoreStatus;
 
 /* Add, or tell that the sum overflows. */

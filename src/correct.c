@@ -212,9 +212,11 @@ correction(const Ledger *ledger, const Event *event, const Posted *posted, const
 	{
 		difference = target->breakdown;
 		difference.line = palloc(sizeof(int64) * Max(difference.nlines, 1));
-		memcpy(difference.line, target->breakdown.line, sizeof(int64) * difference.nlines);
+		if (difference.nlines > 0)
+			memcpy(difference.line, target->breakdown.line, sizeof(int64) * difference.nlines);
 		difference.rule = palloc(sizeof(BreakdownRule) * Max(difference.nrules, 1));
-		memcpy(difference.rule, target->breakdown.rule, sizeof(BreakdownRule) * difference.nrules);
+		if (difference.nrules > 0)
+			memcpy(difference.rule, target->breakdown.rule, sizeof(BreakdownRule) * difference.nrules);
 	}
 	subtract_posted(&difference, posted);
 	posting.breakdown = BreakdownEncode(&difference);

@@ -23,6 +23,7 @@
 
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/date.h"
 #include "utils/datetime.h"
@@ -437,6 +438,7 @@ fire_rules(Work *work)
 			continue;
 		set_line(program, &event->line[i]);
 		try_rules(work, ON_LINE, i);
+		CHECK_FOR_INTERRUPTS();
 	}
 }
 

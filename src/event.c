@@ -78,33 +78,10 @@ find_column(TupleDesc desc, const char *name)
 	elog(ERROR, "column \"%s\" of a transaction table is missing", name);
 }
 
-/* The layout of a transaction table, from the cache where no relation changed since. */
-EventLayout *
-EventLayoutOf(TupleDesc desc, RuleEvent kind)
+/* Find every column of a transaction table. */
+static void
+fill_layout(EventLayout *layout, TupleDesc desc, RuleEvent kind)
 {
-	static EventLayout *cached[RULE_EVENTS];
-	static uint64 generation[RULE_EVENTS];
-
-	if (cached[kind] == NULL || generation[kind] != ProgramRelcacheGeneration())
-	{
-		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
-
-		if (cached[kind] != NULL)
-			pfree(cached[kind]);
-		cached[kind] = NULL;
-		cached[kind] = EventLayoutCreate(desc, kind);
-		generation[kind] = ProgramRelcacheGeneration();
-		MemoryContextSwitchTo(old);
-	}
-	cached[kind]->desc = desc;
-	return cached[kind];
-}
-
-/* Map the columns of a transaction table. */
-EventLayout *
-EventLayoutCreate(TupleDesc desc, RuleEvent kind)
-{
-	EventLayout *layout = palloc0(sizeof(EventLayout));
 	int			from = kind == ON_PURCHASE ? COLUMN_STORE : COLUMN_KIND;
 	int			to = kind == ON_PURCHASE ? COLUMN_LINES : COLUMN_SUBJECT;
 
@@ -116,6 +93,31 @@ EventLayoutCreate(TupleDesc desc, RuleEvent kind)
 		layout->attnum[column] = find_column(desc, column_name[column]);
 	for (int column = from; column <= to; column++)
 		layout->attnum[column] = find_column(desc, column_name[column]);
+}
+
+/* The layout of a transaction table, from the cache where no relation changed since. */
+EventLayout *
+EventLayoutOf(TupleDesc desc, RuleEvent kind)
+{
+	static EventLayout cached[RULE_EVENTS];	/* filled in place: an outer statement may be using it */
+	static uint64 generation[RULE_EVENTS];
+
+	if (cached[kind].desc == NULL || generation[kind] != ProgramRelcacheGeneration())
+	{
+		fill_layout(&cached[kind], desc, kind);
+		generation[kind] = ProgramRelcacheGeneration();
+	}
+	cached[kind].desc = desc;
+	return &cached[kind];
+}
+
+/* Map the columns of a transaction table. */
+EventLayout *
+EventLayoutCreate(TupleDesc desc, RuleEvent kind)
+{
+	EventLayout *layout = palloc0(sizeof(EventLayout));
+
+	fill_layout(layout, desc, kind);
 	return layout;
 }
 

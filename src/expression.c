@@ -568,6 +568,7 @@ pin_settings(void)
 		{"search_path", "pg_catalog, pg_temp"},
 		{"datestyle", "ISO, MDY"},
 		{"intervalstyle", "postgres"},
+		{"timezone", "UTC"},
 		{"standard_conforming_strings", "on"},
 		{"transform_null_equals", "off"},
 	};

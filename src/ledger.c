@@ -363,6 +363,16 @@ read_head(Account *account, Datum value)
 	memcpy(account->head, VARDATA_ANY(head), length);
 }
 
+/* Refuse a hold that the ledger did not write. */
+static void
+raise_broken_hold(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_LY_BROKEN_BOOKS),
+			 errmsg("a hold is not readable"),
+			 errdetail("It is null, or lacks what every hold has.")));
+}
+
 /* Read one open hold. */
 static void
 read_hold(Hold *hold, Datum value)
@@ -376,6 +386,8 @@ read_hold(Hold *hold, Datum value)
 
 	heap_deform_tuple(&tuple, desc, v, n);
 	ReleaseTupleDesc(desc);
+	if (n[0] || n[1] || n[2] || n[3] || n[4])
+		raise_broken_hold();
 	hold->hold_id = DatumGetInt64(v[0]);
 	hold->key = TextDatumGetCString(v[1]);
 	hold->held_at = DatumGetTimestampTz(v[2]);
@@ -395,7 +407,11 @@ HoldsFromDatum(Datum value, Hold **holds, int *nholds)
 					  false, TYPALIGN_DOUBLE, &elements, &nulls, nholds);
 	*holds = palloc(sizeof(Hold) * Max(*nholds, 1));
 	for (int i = 0; i < *nholds; i++)
+	{
+		if (nulls[i])
+			raise_broken_hold();
 		read_hold(&(*holds)[i], elements[i]);
+	}
 }
 
 /* Read an account from a row of ACCOUNT_SELECT. */
@@ -637,6 +653,27 @@ copy_bytes(const bytea *bytes)
 }
 
 /*
+ * Refuse a key that an open hold has, except to what resolves the hold.
+ *
+ * The entry that resolves the hold will bear the key; an account on which
+ * another entry bears it could not be written any more once the hold lapses.
+ */
+static void
+check_key(const Account *account, const Posting *posting)
+{
+	for (int i = 0; i < account->nholds && posting->key != NULL; i++)
+	{
+		if (strcmp(account->hold[i].key, posting->key) == 0 &&
+			account->hold[i].hold_id != posting->source_id)
+			ereport(ERROR,
+					(errcode(ERRCODE_LY_KEY_REUSED),
+					 errmsg("key \"%s\" of member " INT64_FORMAT " is a hold", posting->key,
+							account->account_id),
+					 errhint("A key belongs to one operation for ever; take another.")));
+	}
+}
+
+/*
  * Queue an entry and apply it to its account; returns its number.
  *
  * Lots, tally and breakdown are copied; kind, reason and key must live until
@@ -650,8 +687,10 @@ LedgerPost(Ledger *ledger, Account *account, const Posting *posting)
 	const LotSet *lots = posting->lots != NULL ? posting->lots : &no_lots;
 	const TallySet *tally = posting->tally != NULL ? posting->tally : &no_tally;
 	MemoryContext old = MemoryContextSwitchTo(ledger->context);
-	QueuedEntry *entry = next_entry(ledger);
+	QueuedEntry *entry;
 
+	check_key(account, posting);
+	entry = next_entry(ledger);
 	entry->account_id = account->account_id;
 	entry->seq = account->seq + 1;
 	entry->kind = posting->kind;

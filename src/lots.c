@@ -12,6 +12,8 @@
 #define LOTS_VERSION	1
 #define DAY_FIRST		INT32_MIN	/* -infinity */
 #define DAY_LAST		INT32_MAX	/* infinity */
+#define DATE_FIRST		(-2451545)	/* 4714-11-24 BC, the first date */
+#define DATE_LAST		2145031948	/* 5874897-12-31, the last date */
 
 static const Lot debt_key = {DAY_FIRST, DAY_LAST, 0};
 
@@ -59,10 +61,19 @@ lotset_copy(LotSet *copy, const LotSet *set)
 	copy->n = set->n;
 }
 
-/* A lot's days are in order; one that waits for a release is [infinity, infinity). */
+/* Tell whether a day is one that a date can be. */
+static bool
+is_date(int32 day)
+{
+	return day == DAY_FIRST || day == DAY_LAST || (day >= DATE_FIRST && day <= DATE_LAST);
+}
+
+/* A lot's days are dates in order; one that waits for a release is [infinity, infinity). */
 bool
 lot_is_valid(Lot lot)
 {
+	if (!is_date(lot.available_from) || !is_date(lot.expires_on))
+		return false;
 	if (lot.available_from == DAY_LAST)
 		return lot.expires_on == DAY_LAST;
 	return lot.available_from < lot.expires_on;
@@ -139,6 +150,8 @@ lotset_add_lot(LotSet *set, Lot lot)
 		}
 		return CORE_OK;
 	}
+	if (set->n >= LOTS_MAX)
+		return CORE_TOO_MANY;
 	reserve(set, set->n + 1);
 	memmove(&set->lot[at + 1], &set->lot[at], sizeof(Lot) * (set->n - at));
 	set->lot[at] = lot;
@@ -169,6 +182,11 @@ merge(LotSet *into, const LotSet *delta)
 		}
 		if (lot.amount != 0)
 			result.lot[result.n++] = lot;
+	}
+	if (result.n > LOTS_MAX)
+	{
+		lotset_free(&result);
+		return CORE_TOO_MANY;
 	}
 	lotset_free(into);
 	*into = result;
@@ -463,7 +481,7 @@ static Lot
 revived(Lot lot, int32 day, int grace_days)
 {
 	lot.available_from = day;
-	lot.expires_on = day > DAY_LAST - 1 - grace_days ? DAY_LAST - 1 : day + grace_days;
+	lot.expires_on = day > DATE_LAST - grace_days ? DATE_LAST : day + grace_days;
 	return lot;
 }
 

@@ -12,6 +12,8 @@
 #include "funcapi.h"
 #include "lib/stringinfo.h"
 #include "libpq/pqformat.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/date.h"
 #include "utils/datetime.h"
@@ -47,6 +49,10 @@ LotsRaise(CoreStatus status)
 			ereport(ERROR,
 					(errcode(ERRCODE_LY_INSUFFICIENT_POINTS),
 					 errmsg("not enough points")));
+		case CORE_TOO_MANY:
+			ereport(ERROR,
+					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+					 errmsg("lots has at most %d elements", LOTS_MAX)));
 	}
 }
 
@@ -97,7 +103,8 @@ raise_syntax(const char *text, const char *detail)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),
-			 errmsg("invalid input syntax for type lots: \"%.60s\"", text),
+			 errmsg("invalid input syntax for type lots: \"%.*s\"",
+					pg_mbcliplen(text, (int) strlen(text), 60), text),
 			 errdetail("%s", detail),
 			 errhint("Write {[2026-12-01,2027-12-01)=120, [2026-12-15,)=30}.")));
 }
@@ -139,7 +146,8 @@ read_day(const char *text, const char *at, char stop, int32 otherwise, int32 *da
 		word[n - 1] = '\0';
 	if (word[0] == '\0')
 		*day = otherwise;
-	else if (word[strspn(word, "0123456789-")] != '\0' && strcmp(word, "infinity") != 0 &&
+	else if (strcmp(word + strspn(word, "0123456789-"), " BC") != 0 &&
+			 word[strspn(word, "0123456789-")] != '\0' && strcmp(word, "infinity") != 0 &&
 			 strcmp(word, "-infinity") != 0)
 		raise_syntax(text, psprintf("\"%s\" is not a day of the form YYYY-MM-DD.", word));
 	else
@@ -184,11 +192,8 @@ read_lot(const char *text, const char *at, LotSet *set)
 	at = read_amount(text, at, &lot.amount);
 	if (!lot_is_valid(lot))
 		raise_syntax(text, "A lot is available before it expires.");
-	if (set->n >= LOTS_MAX)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("lots has at most %d elements", LOTS_MAX)));
 	LotsRaise(lotset_add_lot(set, lot));
+	CHECK_FOR_INTERRUPTS();
 	return at;
 }
 
@@ -226,9 +231,11 @@ append_day(StringInfo out, int32 day)
 	else
 	{
 		struct pg_tm tm;
+		char		buffer[MAXDATELEN + 1];
 
 		j2date(day + POSTGRES_EPOCH_JDATE, &tm.tm_year, &tm.tm_mon, &tm.tm_mday);
-		appendStringInfo(out, "%04d-%02d-%02d", tm.tm_year, tm.tm_mon, tm.tm_mday);
+		EncodeDateOnly(&tm, USE_ISO_DATES, buffer);
+		appendStringInfoString(out, buffer);
 	}
 }
 

@@ -396,13 +396,15 @@ loyalty_earned_tier(PG_FUNCTION_ARGS)
 	PG_RETURN_INT32(tier_id);
 }
 
-/* Read a transaction by its number into an event; its kind, or false where there is none. */
+/* Read a transaction by its number into an event, under a lock as an UPDATE takes it or without; false where there is none. */
 bool
-TransactionRead(int64 source_id, Event *event)
+TransactionRead(int64 source_id, bool lock, Event *event)
 {
-	static const char *const sql[] = {
-		"SELECT * FROM loyalty.purchase WHERE purchase_id = $1",
-		"SELECT * FROM loyalty.activity WHERE activity_id = $1"
+	static const char *const sql[2][2] = {
+		{"SELECT * FROM loyalty.purchase WHERE purchase_id = $1",
+		"SELECT * FROM loyalty.purchase WHERE purchase_id = $1 FOR NO KEY UPDATE"},
+		{"SELECT * FROM loyalty.activity WHERE activity_id = $1",
+		"SELECT * FROM loyalty.activity WHERE activity_id = $1 FOR NO KEY UPDATE"}
 	};
 	Oid			type = INT8OID;
 	Datum		value = Int64GetDatum(source_id);
@@ -412,7 +414,7 @@ TransactionRead(int64 source_id, Event *event)
 		RuleEvent	kind = i == 0 ? ON_PURCHASE : ON_ACTIVITY;
 		TupleTableSlot *slot;
 
-		if (SPI_execute_with_args(sql[i], 1, &type, &value, NULL, false, 1) != SPI_OK_SELECT)
+		if (SPI_execute_with_args(sql[i][lock], 1, &type, &value, NULL, false, 1) != SPI_OK_SELECT)
 			elog(ERROR, "could not read transaction " INT64_FORMAT, source_id);
 		if (SPI_processed == 0)
 			continue;
@@ -469,7 +471,8 @@ loyalty_release_award(PG_FUNCTION_ARGS)
 	AwardOutcome outcome = {0};
 
 	SPI_connect();
-	if (!mark_released(source_id) || !TransactionRead(source_id, &event))
+	/* the transaction before its account, as an UPDATE of it locks them */
+	if (!TransactionRead(source_id, true, &event) || !mark_released(source_id))
 		ereport(ERROR,
 				(errcode(ERRCODE_LY_NOTHING_HELD),
 				 errmsg("no award of transaction " INT64_FORMAT " is held", source_id),

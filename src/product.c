@@ -14,6 +14,7 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/numeric.h"
+#include "utils/snapmgr.h"
 
 #include "compat.h"
 #include "program.h"
@@ -167,7 +168,10 @@ read_products(int32 program_id, Datum *skus, int n)
 	}
 	values[0] = Int32GetDatum(program_id);
 	values[1] = PointerGetDatum(construct_array(skus, n, TEXTOID, -1, false, TYPALIGN_INT));
-	SPI_execute_plan(plan, values, NULL, false, 0);
+	/* what is cached outlives the transaction, whose own snapshot may be an old one */
+	PushActiveSnapshot(GetLatestSnapshot());
+	SPI_execute_plan(plan, values, NULL, true, 0);
+	PopActiveSnapshot();
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		bool		isnull;

@@ -417,11 +417,45 @@ group_number(List **groups, const char *group)
 	return list_length(*groups);
 }
 
+/* The event of a word. */
+static RuleEvent
+event_of(const char *event)
+{
+	if (strcmp(event, "purchase") == 0)
+		return ON_PURCHASE;
+	if (strcmp(event, "line") == 0)
+		return ON_LINE;
+	if (strcmp(event, "activity") == 0)
+		return ON_ACTIVITY;
+	ereport(ERROR,
+			(errcode(ERRCODE_LY_INVALID_RULE),
+			 errmsg("\"%s\" is not an event", event),
+			 errhint("Events are purchase, line and activity.")));
+}
+
+/* The kind of a word. */
+static RuleKind
+kind_of(const char *kind)
+{
+	if (strcmp(kind, "base") == 0)
+		return RULE_BASE;
+	if (strcmp(kind, "multiply") == 0)
+		return RULE_MULTIPLY;
+	if (strcmp(kind, "bonus") == 0)
+		return RULE_BONUS;
+	ereport(ERROR,
+			(errcode(ERRCODE_LY_INVALID_RULE),
+			 errmsg("\"%s\" is not a kind of rule", kind),
+			 errhint("Kinds are base, multiply and bonus.")));
+}
+
 /* Compile one rule from a row of the last result. */
 static Rule *
 load_rule(Program *program, ExpressionScope *scope, int row, List **groups)
 {
 	Rule	   *rule = MemoryContextAllocZero(program->context, sizeof(Rule));
+	char	   *kind = column_text(row, "kind");
+	char	   *points = column_text(row, "points");
 	char	   *condition = column_text(row, "condition");
 	char	   *owner;
 	uint32		visible;
@@ -429,8 +463,13 @@ load_rule(Program *program, ExpressionScope *scope, int row, List **groups)
 	rule->version_id = column_int32(row, "rule_version_id");
 	rule->version = column_int32(row, "version");
 	rule->name = MemoryContextStrdup(program->context, column_text(row, "name"));
-	rule->event = WORD(row, "event", "purchase", "line", "activity");
-	rule->kind = WORD(row, "kind", "base", "multiply", "bonus");
+	if (kind == NULL || points == NULL)	/* a draft comes unchecked */
+		ereport(ERROR,
+				(errcode(ERRCODE_LY_INVALID_RULE),
+				 errmsg("rule \"%s\" lacks its %s", rule->name, kind == NULL ? "kind" : "points"),
+				 errhint("A rule needs a kind and points.")));
+	rule->event = event_of(column_text(row, "event"));
+	rule->kind = kind_of(kind);
 	rule->group = group_number(groups, column_text(row, "exclusive_group"));
 	rule->active_from = column_time(row, "active_from", DT_NOBEGIN);
 	rule->active_until = column_time(row, "active_until", DT_NOEND);
@@ -439,8 +478,7 @@ load_rule(Program *program, ExpressionScope *scope, int row, List **groups)
 	rule->retired_at = column_time(row, "retired_at", DT_NOEND);
 	visible = visible_rows(rule->event);
 	owner = psprintf("rule \"%s\"", rule->name);
-	rule->points = ExpressionCompile(scope, visible, column_text(row, "points"),
-									 NUMERICOID, "points", owner);
+	rule->points = ExpressionCompile(scope, visible, points, NUMERICOID, "points", owner);
 	if (condition != NULL)
 		rule->condition = ExpressionCompile(scope, visible, condition, BOOLOID,
 											"condition", owner);
@@ -926,22 +964,6 @@ ProgramRate(const Program *program, const char *currency, int32 day)
  * Checks of rules before they are saved
  * ------------------------------------------------------------------------ */
 
-/* The event of a word. */
-static RuleEvent
-event_of(const char *event)
-{
-	if (strcmp(event, "purchase") == 0)
-		return ON_PURCHASE;
-	if (strcmp(event, "line") == 0)
-		return ON_LINE;
-	if (strcmp(event, "activity") == 0)
-		return ON_ACTIVITY;
-	ereport(ERROR,
-			(errcode(ERRCODE_LY_INVALID_RULE),
-			 errmsg("\"%s\" is not an event", event),
-			 errhint("Events are purchase, line and activity.")));
-}
-
 /* Compile a rule to raise what is wrong with it. */
 void
 ProgramCheckRule(const char *name, const char *event, const char *kind, const char *points,
@@ -951,11 +973,7 @@ ProgramCheckRule(const char *name, const char *event, const char *kind, const ch
 	ExpressionScope *scope = make_scope(CurrentMemoryContext);
 	char	   *owner = psprintf("rule \"%s\"", name);
 
-	if (strcmp(kind, "base") != 0 && strcmp(kind, "multiply") != 0 && strcmp(kind, "bonus") != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_LY_INVALID_RULE),
-				 errmsg("\"%s\" is not a kind of rule", kind),
-				 errhint("Kinds are base, multiply and bonus.")));
+	kind_of(kind);
 	ExpressionCompile(scope, visible, points, NUMERICOID, "points", owner);
 	if (condition != NULL)
 		ExpressionCompile(scope, visible, condition, BOOLOID, "condition", owner);

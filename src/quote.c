@@ -202,7 +202,7 @@ explain_event(ReturnSetInfo *rsinfo, Ledger *ledger, Program *program, Account *
 
 	AwardPrepare(program, event);
 	AwardMemberFacts(ledger, program, account, event, &facts);
-	if (posted->nbreakdowns > 0)
+	if (posted != NULL && posted->nbreakdowns > 0)
 	{
 		BreakdownDecode(posted->breakdown[0], &first);
 		facts.pinned = first.pinned;
@@ -217,6 +217,18 @@ explain_event(ReturnSetInfo *rsinfo, Ledger *ledger, Program *program, Account *
 	put_tier(rsinfo, program, &award.breakdown);
 }
 
+/* What was posted to one account; NULL where nothing was. */
+static const Posted *
+posted_to(const Posted *posted, int n, int64 account_id)
+{
+	for (int i = 0; i < n; i++)
+	{
+		if (posted[i].account_id == account_id)
+			return &posted[i];
+	}
+	return NULL;
+}
+
 PG_FUNCTION_INFO_V1(loyalty_explain_source);
 
 /* explain_source(source_id): why each rule fired, or why it did not. */
@@ -229,16 +241,17 @@ loyalty_explain_source(PG_FUNCTION_ARGS)
 	Program    *program;
 	Event		event;
 	Posted	   *posted;
+	int			nposted;
 
 	InitMaterializedSRF(fcinfo, 0);
 	SPI_connect();
-	if (!TransactionRead(source_id, &event) || !event.has_member)
+	if (!TransactionRead(source_id, false, &event) || !event.has_member)
 	{
 		SPI_finish();
 		return (Datum) 0;
 	}
 	ledger = LedgerOpen();
-	LedgerPosted(ledger, &source_id, 1, &posted);
+	nposted = LedgerPosted(ledger, &source_id, 1, &posted);
 	LedgerRead(ledger, event.member_id);
 	account = LedgerAccount(ledger, event.member_id);
 	if (account != NULL)
@@ -247,7 +260,7 @@ loyalty_explain_source(PG_FUNCTION_ARGS)
 		PG_TRY();
 		{
 			explain_event((ReturnSetInfo *) fcinfo->resultinfo, ledger, program, account,
-						  &event, posted);
+						  &event, posted_to(posted, nposted, event.member_id));
 		}
 		PG_FINALLY();
 		{

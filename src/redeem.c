@@ -996,14 +996,10 @@ undo_points(const Operation *op, const KeyedEntry *redemption, int64 before, int
 	LedgerPost(op->ledger, op->account, &posting);
 }
 
-PG_FUNCTION_INFO_V1(loyalty_undo);
-
-/* undo(member_id, key, points, undo_key, reason): give a redemption back. */
-Datum
-loyalty_undo(PG_FUNCTION_ARGS)
+/* Give a redemption back, whole or in part. */
+static Datum
+undo(FunctionCallInfo fcinfo, const char *redemption_key, const char *undo_key)
 {
-	char	   *redemption_key = key_argument(fcinfo, 1);
-	char	   *undo_key = PG_ARGISNULL(3) ? psprintf("undo %s", redemption_key) : key_argument(fcinfo, 3);
 	Operation	op;
 	KeyedEntry	redemption;
 	Redeemed	redeemed = {0};
@@ -1049,6 +1045,26 @@ loyalty_undo(PG_FUNCTION_ARGS)
 	}
 	end_operation(&op);
 	return finish_with_row(fcinfo, &redeemed);
+}
+
+PG_FUNCTION_INFO_V1(loyalty_undo);
+
+/* undo(member_id, key, points, undo_key, reason): for callers. */
+Datum
+loyalty_undo(PG_FUNCTION_ARGS)
+{
+	char	   *key = key_argument(fcinfo, 1);
+
+	return undo(fcinfo, key, PG_ARGISNULL(3) ? psprintf("undo %s", key) : new_key_argument(fcinfo, 3));
+}
+
+PG_FUNCTION_INFO_V1(loyalty_undo_tender);
+
+/* undo_tender(member_id, key, points, undo_key, reason): for returns, with a key of the engine's own. */
+Datum
+loyalty_undo_tender(PG_FUNCTION_ARGS)
+{
+	return undo(fcinfo, key_argument(fcinfo, 1), key_argument(fcinfo, 3));
 }
 
 /* ------------------------------------------------------------------------

@@ -40,7 +40,7 @@ loyalty_post_return(PG_FUNCTION_ARGS)
 	int64		taken = 0;
 
 	SPI_connect();
-	if (!TransactionRead(purchase_id, &event))
+	if (!TransactionRead(purchase_id, false, &event))
 		elog(ERROR, "purchase " INT64_FORMAT " vanished under its lock", purchase_id);
 	ledger = LedgerOpen();
 	n = LedgerLockPosted(ledger, purchase_id, &posted);

@@ -92,6 +92,13 @@ find_month(const TallySet *set, int32 month)
 	return low;
 }
 
+/* Tell whether a month is one that the text form can name. */
+bool
+tally_month_is_valid(int32 month)
+{
+	return month == TALLY_BEFORE || (month >= TALLY_FIRST && month <= TALLY_LAST);
+}
+
 /* Add to one month. */
 CoreStatus
 tallyset_add_month(TallySet *set, TallyMonth month)
@@ -112,6 +119,10 @@ tallyset_add_month(TallySet *set, TallyMonth month)
 		}
 		return CORE_OK;
 	}
+	if (set->n >= TALLY_MAX)
+		return CORE_TOO_MANY;
+	if (!tally_month_is_valid(month.month))
+		return CORE_INVALID;
 	reserve(set, set->n + 1);
 	memmove(&set->month[at + 1], &set->month[at], sizeof(TallyMonth) * (set->n - at));
 	set->month[at] = month;
@@ -267,7 +278,7 @@ decode_month(const uint8 *bytes, size_t length, int32 previous, TallyMonth *mont
 	month->spend = values[1];
 	month->points = values[2];
 	month->visits = values[3];
-	return is_zero(month) ? 0 : at;
+	return is_zero(month) || !tally_month_is_valid(month->month) ? 0 : at;
 }
 
 /* Read the stored form, refusing whatever encode would not write. */

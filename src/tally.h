@@ -10,6 +10,8 @@
 
 #define TALLY_BEFORE	INT32_MIN	/* the month of sums from before the books */
 #define TALLY_MAX		100000
+#define TALLY_FIRST		((1 - 2000) * 12)	/* January of the year 1 */
+#define TALLY_LAST		((290000 - 2000) * 12 + 11)
 
 typedef struct TallyMonth
 {
@@ -30,6 +32,7 @@ typedef struct TallySet
 extern void tallyset_init(TallySet *set);
 extern void tallyset_free(TallySet *set);
 extern void tallyset_copy(TallySet *copy, const TallySet *set);
+extern bool tally_month_is_valid(int32 month);
 extern CoreStatus tallyset_add_month(TallySet *set, TallyMonth month);
 extern CoreStatus tallyset_add(TallySet *into, const TallySet *delta);
 extern CoreStatus tallyset_subtract(TallySet *into, const TallySet *delta);

@@ -11,6 +11,8 @@
 #include "funcapi.h"
 #include "lib/stringinfo.h"
 #include "libpq/pqformat.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/date.h"
 #include "utils/numeric.h"
@@ -36,6 +38,14 @@ TallyRaise(CoreStatus status)
 					(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
 					 errmsg("tally out of range"),
 					 errdetail("A sum of spend, points or visits leaves the range of bigint.")));
+		case CORE_TOO_MANY:
+			ereport(ERROR,
+					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+					 errmsg("tally has at most %d months", TALLY_MAX)));
+		case CORE_INVALID:
+			ereport(ERROR,
+					(errcode(ERRCODE_LY_INVALID_TIME),
+					 errmsg("a month of a tally lies between the years 1 and 290000")));
 		default:
 			ereport(ERROR,
 					(errcode(ERRCODE_DATA_CORRUPTED),
@@ -145,7 +155,8 @@ raise_syntax(const char *text, const char *at, const char *expected)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),
-			 errmsg("invalid input syntax for type tally: \"%.60s\"", text),
+			 errmsg("invalid input syntax for type tally: \"%.*s\"",
+					pg_mbcliplen(text, (int) strlen(text), 60), text),
 			 errdetail("Expected %s at character %d.", expected, (int) (at - text) + 1),
 			 errhint("Write {2026-11: spend=120.5 points=12 visits=1, before: spend=1000}.")));
 }
@@ -235,6 +246,7 @@ loyalty_tally_in(PG_FUNCTION_ARGS)
 		at = skip_blanks(at + 1);
 		while (*at >= 'a' && *at <= 'z')
 			at = skip_blanks(read_sum(text, at, &month));
+		CHECK_FOR_INTERRUPTS();
 		TallyRaise(tallyset_add_month(&set, month));
 		if (*at == ',')
 			at = skip_blanks(at + 1);

@@ -62,5 +62,5 @@ SELECT 'a return without its entry', r.return_id, count(e) FROM loyalty.returned
     WHERE p.member_id IS NOT NULL GROUP BY 1, r.return_id HAVING count(e) <> 1;
 SELECT 'points that paid went back otherwise', e.key, e.points FROM loyalty.entry e LEFT JOIN loyalty.returned d ON e.key = 'loyalty:tender ' || d.return_id
     WHERE e.key LIKE 'loyalty:tender %' AND e.points IS DISTINCT FROM d.points_restored;
-SELECT 'hold and free lots', a.account_id FROM loyalty.account a, loyalty.lots_at(a.program_id, a.lots, a.holds, now()) f, loyalty.unnest(f.free) u WHERE u.points < 0 AND (a.program_id = 2 OR isfinite(u.available_from));
+SELECT 'hold and free lots', a.account_id FROM loyalty.account a, loyalty.lots_at(a.program_id, a.lots, a.holds, a.last_event_at, now()) f, loyalty.unnest(f.free) u WHERE u.points < 0 AND (a.program_id = 2 OR isfinite(u.available_from));
 SELECT * FROM loyalty.check();

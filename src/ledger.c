@@ -652,24 +652,39 @@ copy_bytes(const bytea *bytes)
 	return copy;
 }
 
+/* Refuse a key that something else has. */
+static void
+raise_key_taken(const Posting *posting, int64 account_id)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_LY_KEY_REUSED),
+			 errmsg("key \"%s\" of member " INT64_FORMAT " is a hold", posting->key, account_id),
+			 errhint("A key belongs to one operation for ever; take another.")));
+}
+
 /*
- * Refuse a key that an open hold has, except to what resolves the hold.
+ * Refuse a key that a hold has, except to what resolves the hold.
  *
  * The entry that resolves the hold will bear the key; an account on which
  * another entry bears it could not be written any more once the hold lapses.
+ * A hold that lapsed just now has its entry in the queue.
  */
 static void
-check_key(const Account *account, const Posting *posting)
+check_key(const Ledger *ledger, const Account *account, const Posting *posting)
 {
-	for (int i = 0; i < account->nholds && posting->key != NULL; i++)
+	for (int i = 0; i < account->nholds; i++)
 	{
 		if (strcmp(account->hold[i].key, posting->key) == 0 &&
 			account->hold[i].hold_id != posting->source_id)
-			ereport(ERROR,
-					(errcode(ERRCODE_LY_KEY_REUSED),
-					 errmsg("key \"%s\" of member " INT64_FORMAT " is a hold", posting->key,
-							account->account_id),
-					 errhint("A key belongs to one operation for ever; take another.")));
+			raise_key_taken(posting, account->account_id);
+	}
+	for (int i = 0; i < ledger->nentries; i++)
+	{
+		const QueuedEntry *entry = &ledger->entry[i];
+
+		if (entry->account_id == account->account_id && entry->key != NULL &&
+			strcmp(entry->key, posting->key) == 0)
+			raise_key_taken(posting, account->account_id);
 	}
 }
 
@@ -689,7 +704,8 @@ LedgerPost(Ledger *ledger, Account *account, const Posting *posting)
 	MemoryContext old = MemoryContextSwitchTo(ledger->context);
 	QueuedEntry *entry;
 
-	check_key(account, posting);
+	if (posting->key != NULL)
+		check_key(ledger, account, posting);
 	entry = next_entry(ledger);
 	entry->account_id = account->account_id;
 	entry->seq = account->seq + 1;

@@ -44,6 +44,10 @@ SELECT * FROM pg_temp.refused($$SELECT loyalty.transfer(pg_temp.m('eva'), pg_tem
 SELECT * FROM pg_temp.refused($$SELECT loyalty.adjust(pg_temp.m('eva'), 5, 'gift', 'k1')$$);
 SELECT * FROM pg_temp.refused($$SELECT loyalty.undo(pg_temp.m('eva'), 'r1', 5, 'k1')$$);
 SELECT redeemed FROM loyalty.capture(pg_temp.m('eva'), 'k1');
+-- and so is that of a hold that lapsed and was not written down yet
+SELECT held FROM loyalty.hold(pg_temp.m('eva'), 10, 'k2', '1 millisecond'), pg_sleep(0.01);
+SELECT pg_sleep(0.01);
+SELECT * FROM pg_temp.refused($$SELECT loyalty.transfer(pg_temp.m('eva'), pg_temp.m('fay'), 5, 'k2')$$);
 -- keys of the engine's own are not for callers, undo included; returns still use them
 SELECT * FROM pg_temp.refused($$SELECT loyalty.undo(pg_temp.m('eva'), 'r1', 5, 'loyalty:return 1')$$);
 INSERT INTO loyalty.purchase (member_id, amount, paid_with_points, redemption_id, source, reference)

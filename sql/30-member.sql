@@ -53,7 +53,10 @@ CREATE TABLE loyalty.account (
     tally           loyalty.tally NOT NULL DEFAULT '{}',
     head            bytea NOT NULL DEFAULT '',
     holds           loyalty.hold[],
-    merged_into     bigint
+    merged_into     bigint,
+    household_id    bigint,
+    household_blocked boolean NOT NULL DEFAULT false,
+    left_households bigint[]
 ) WITH (fillfactor = 90);
 CREATE INDEX account_merged_into_idx ON loyalty.account (merged_into) WHERE merged_into IS NOT NULL;
 COMMENT ON TABLE loyalty.account IS 'The state of an account: the sum of its entries, its tier and the head of its chain. Written by the ledger alone';
@@ -64,10 +67,30 @@ COMMENT ON COLUMN loyalty.account.tier_since IS 'When the present tier was reach
 COMMENT ON COLUMN loyalty.account.tier_until IS 'Last day on which the present tier is good without requalifying';
 COMMENT ON COLUMN loyalty.account.tier_pinned IS 'A tier set by hand stays at least to this day';
 COMMENT ON COLUMN loyalty.account.merged_into IS 'The account that took over everything of this one; what is corrected or returned later is posted there';
+COMMENT ON COLUMN loyalty.account.household_id IS 'The household whose account its member earns into and spends from meanwhile; its own is empty. NULL: none';
+COMMENT ON COLUMN loyalty.account.household_blocked IS 'Its member earns into the household''s account and does not spend from it';
+COMMENT ON COLUMN loyalty.account.left_households IS 'Households that its member left: keys that it used there are used for ever. NULL: none';
 COMMENT ON COLUMN loyalty.account.holds IS 'Open holds; their lots are part of lots until they are captured. NULL: none';
 COMMENT ON COLUMN loyalty.account.last_event_at IS 'Greatest time of an event so far';
 COMMENT ON COLUMN loyalty.account.seq IS 'Number of the last entry';
 COMMENT ON COLUMN loyalty.account.head IS 'Hash of the last entry; empty before the first';
+
+CREATE SEQUENCE loyalty.household_id_seq AS bigint MINVALUE 4000000000000001 MAXVALUE 4999999999999999;
+COMMENT ON SEQUENCE loyalty.household_id_seq IS 'Numbers households, above all members: accounts are locked in ascending order, a member''s before its household''s';
+
+CREATE TABLE loyalty.household_member (
+    household_id bigint NOT NULL,
+    member_id   bigint NOT NULL,
+    joined_at   timestamptz NOT NULL,
+    joined_seq  bigint NOT NULL,
+    reason      text,
+    left_at     timestamptz,
+    leave_reason text,
+    PRIMARY KEY (member_id, joined_seq)
+);
+CREATE INDEX household_member_household_id_idx ON loyalty.household_member (household_id);
+COMMENT ON TABLE loyalty.household_member IS 'Who shares or shared the account of which household. A household is a member of its own, with an account that others share. Written by the ledger alone';
+COMMENT ON COLUMN loyalty.household_member.joined_seq IS 'The entry of the member''s own account by which everything went to the household: what those entries gave and is corrected later is corrected there';
 
 CREATE SEQUENCE loyalty.tier_change_number_seq AS bigint;
 COMMENT ON SEQUENCE loyalty.tier_change_number_seq IS 'Orders the tier changes of an account';

@@ -36,14 +36,14 @@ CREATE VIEW loyalty.member_balance AS
            greatest(loyalty.available(l.free, d.today), 0) AS available,
            loyalty.pending(l.free, d.today) AS pending, loyalty.total(l.held) AS held, loyalty.debt(a.lots) AS debt,
            loyalty.spend(a.tally) AS lifetime_spend, loyalty.points(a.tally) AS lifetime_points,
-           loyalty.visits(a.tally) AS lifetime_purchases, a.last_event_at
+           loyalty.visits(a.tally) AS lifetime_purchases, a.last_event_at, a.household_id
     FROM loyalty.member m
          JOIN loyalty.program p USING (program_id)
          JOIN loyalty.account a ON a.account_id = m.member_id
          LEFT JOIN loyalty.tier t ON t.tier_id = a.tier_id
          CROSS JOIN LATERAL (SELECT (now() AT TIME ZONE p.time_zone)::date AS today) d
          CROSS JOIN LATERAL loyalty.lots_at(p.program_id, a.lots, a.holds, a.last_event_at, now()) l;
-COMMENT ON VIEW loyalty.member_balance IS 'Balance, tier and lifetime sums of every member, today in the programme''s zone';
+COMMENT ON VIEW loyalty.member_balance IS 'Balance, tier and lifetime sums of every member, today in the programme''s zone. Whoever is in a household has nothing of its own: see the household''s row';
 
 CREATE VIEW loyalty.points_outstanding AS
     SELECT a.program_id, date_trunc('month', u.expires_on)::date AS expiry_month, sum(u.points) AS points
@@ -82,6 +82,7 @@ CREATE FUNCTION loyalty.balance(member_id bigint, as_of date DEFAULT NULL,
 AS $$
 DECLARE
     m loyalty.member := loyalty.require_member(balance.member_id);
+    home bigint := loyalty.account_of(m.member_id);
     zone text := (SELECT p.time_zone FROM loyalty.program p WHERE p.program_id = m.program_id);
     today date := (now() AT TIME ZONE zone)::date;
     day date := coalesce(as_of, today);
@@ -95,19 +96,19 @@ BEGIN
     IF day >= today THEN
         SELECT x.free, x.held INTO l, frozen FROM loyalty.account a,
             loyalty.lots_at(a.program_id, a.lots, a.holds, a.last_event_at, greatest(now(), day::timestamp AT TIME ZONE zone)) x
-            WHERE a.account_id = m.member_id;
+            WHERE a.account_id = home;
     ELSE
         at := (day + 1)::timestamp AT TIME ZONE zone;
         SELECT coalesce(loyalty.sum(e.lots), '{}') INTO l FROM loyalty.entry e
-            WHERE e.account_id = m.member_id AND e.occurred_at < at;
+            WHERE e.account_id = home AND e.occurred_at < at;
         -- what was on hold when that day ended: holds still open, and those resolved later
         SELECT coalesce(loyalty.sum(h.lots), '{}') INTO frozen FROM loyalty.account a, unnest(a.holds) h
-            WHERE a.account_id = m.member_id AND h.held_at < at AND h.held_until >= at;
+            WHERE a.account_id = home AND h.held_at < at AND h.held_until >= at;
         SELECT frozen OPERATOR(loyalty.+) coalesce(loyalty.sum((e.detail ->> 'held_lots')::loyalty.lots), '{}') INTO frozen FROM loyalty.entry e
-            WHERE e.account_id = m.member_id AND e.occurred_at >= at AND e.kind IN ('capture', 'release')
+            WHERE e.account_id = home AND e.occurred_at >= at AND e.kind IN ('capture', 'release')
                 AND (e.detail ->> 'held_at')::timestamptz < at;
         SELECT x.free INTO l FROM loyalty.lots_at(m.program_id, l OPERATOR(loyalty.-) frozen, NULL,
-            (SELECT max(e.occurred_at) FROM loyalty.entry e WHERE e.account_id = m.member_id AND e.occurred_at < at), at) x;
+            (SELECT max(e.occurred_at) FROM loyalty.entry e WHERE e.account_id = home AND e.occurred_at < at), at) x;
     END IF;
     available := greatest(loyalty.available(l, day), 0);
     pending := loyalty.pending(l, day);
@@ -131,7 +132,8 @@ AS $$
 #variable_conflict use_column
 DECLARE
     m loyalty.member := loyalty.require_member(statement.member_id);
-    running bigint := (SELECT loyalty.total(a.lots) FROM loyalty.account a WHERE a.account_id = m.member_id);
+    home bigint := loyalty.account_of(m.member_id);
+    running bigint := (SELECT loyalty.total(a.lots) FROM loyalty.account a WHERE a.account_id = home);
     e loyalty.entry;
     p record;
     shown integer := 0;
@@ -140,7 +142,7 @@ BEGIN
         RAISE EXCEPTION 'max_rows must be a number that is not negative' USING ERRCODE = '22023';
     END IF;
     FOR e IN
-        SELECT n.* FROM loyalty.entry n WHERE n.account_id = m.member_id ORDER BY n.seq DESC
+        SELECT n.* FROM loyalty.entry n WHERE n.account_id = home ORDER BY n.seq DESC
     LOOP
         EXIT WHEN shown >= max_rows;
         IF (until_at IS NULL OR e.occurred_at < until_at) AND (from_at IS NULL OR e.occurred_at >= from_at) THEN
@@ -164,9 +166,12 @@ BEGIN
                 WHEN e.kind = 'release' THEN 'Pending points released'
                 WHEN e.kind = 'reinstate' THEN 'Reinstated' || coalesce(': ' || e.reason, '')
                 WHEN e.kind = 'transfer' THEN CASE WHEN e.points < 0 THEN 'Given to member ' || (e.detail ->> 'to') ELSE 'Received from member ' || (e.detail ->> 'from') END
+                WHEN e.kind = 'join' THEN CASE WHEN (e.detail ->> 'from')::bigint = e.account_id THEN 'Brought into household ' || (e.detail ->> 'to') ELSE 'Brought by member ' || (e.detail ->> 'from') END
+                WHEN e.kind = 'leave' THEN CASE WHEN (e.detail ->> 'from')::bigint = e.account_id THEN 'Taken along by member ' || (e.detail ->> 'to') ELSE 'Taken along from household ' || (e.detail ->> 'from') END
                 WHEN e.kind = 'merge' THEN CASE WHEN (e.detail ->> 'from')::bigint = e.account_id THEN 'Merged into member ' || (e.detail ->> 'to') ELSE 'Taken over from member ' || (e.detail ->> 'from') END
                 WHEN e.kind = 'write_off' THEN 'Debt forgiven: ' || e.reason
-                ELSE coalesce(e.reason, e.kind) END;
+                ELSE coalesce(e.reason, e.kind) END
+                || coalesce(' by member ' || (e.detail ->> 'member'), '');
             SELECT u.available_from, u.expires_on INTO available_from, expires_on
                 FROM loyalty.unnest(e.lots) u ORDER BY abs(u.points) DESC, u.expires_on LIMIT 1;
             RETURN NEXT;
@@ -243,7 +248,7 @@ DECLARE
     reached numeric;
 BEGIN
     SELECT * INTO p FROM loyalty.program q WHERE q.program_id = m.program_id;
-    SELECT * INTO a FROM loyalty.account q WHERE q.account_id = m.member_id;
+    SELECT * INTO a FROM loyalty.account q WHERE q.account_id = loyalty.account_of(m.member_id);
     today := (now() AT TIME ZONE p.time_zone)::date;
     first_month := CASE p.tier_window
         WHEN 'calendar' THEN date_trunc('year', today)::date
@@ -281,7 +286,7 @@ DECLARE
     free record;
 BEGIN
     SELECT * INTO p FROM loyalty.program q WHERE q.program_id = m.program_id;
-    SELECT * INTO a FROM loyalty.account q WHERE q.account_id = m.member_id;
+    SELECT * INTO a FROM loyalty.account q WHERE q.account_id = loyalty.account_of(m.member_id);
     SELECT * INTO b FROM loyalty.balance(m.member_id) q;
     SELECT x.free AS lots INTO free FROM loyalty.lots_at(m.program_id, a.lots, a.holds, a.last_event_at, now()) x;
     today := (now() AT TIME ZONE p.time_zone)::date;

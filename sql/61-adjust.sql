@@ -2,6 +2,25 @@
  * adjust: points by hand, opening balances and history from another system.
  */
 
+CREATE FUNCTION loyalty.entry_of_key(member_id bigint, key text) RETURNS loyalty.entry
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_variable
+DECLARE
+    a loyalty.account;
+    e loyalty.entry;
+BEGIN
+    SELECT * INTO a FROM loyalty.account q WHERE q.account_id = member_id FOR NO KEY UPDATE;
+    PERFORM FROM loyalty.account q WHERE q.account_id = a.household_id FOR NO KEY UPDATE;
+    IF key IS NULL THEN RETURN NULL; END IF;
+    SELECT * INTO e FROM loyalty.entry q
+        WHERE q.account_id = ANY (ARRAY[a.account_id, a.household_id] || a.left_households) AND q.key = key LIMIT 1;
+    RETURN e;
+END
+$$;
+COMMENT ON FUNCTION loyalty.entry_of_key(bigint, text) IS 'Locks a member''s account; the entry that a key made there, in its household''s or in one that it left, NULL where it made none';
+REVOKE ALL ON FUNCTION loyalty.entry_of_key(bigint, text) FROM PUBLIC;
+
 CREATE FUNCTION loyalty.posted_before(account_id bigint, key text, kind text, points bigint,
         occurred_at timestamptz, reason text, tally loyalty.tally, expires_on date) RETURNS bigint
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -11,10 +30,8 @@ DECLARE
     e loyalty.entry;
     clamp boolean;
 BEGIN
-    PERFORM FROM loyalty.account a WHERE a.account_id = account_id FOR NO KEY UPDATE;
-    IF key IS NULL THEN RETURN NULL; END IF;
-    SELECT * INTO e FROM loyalty.entry q WHERE q.account_id = account_id AND q.key = key;
-    IF NOT FOUND THEN RETURN NULL; END IF;
+    SELECT * INTO e FROM loyalty.entry_of_key(account_id, key);
+    IF e.account_id IS NULL THEN RETURN NULL; END IF;
     -- under clamp the entry holds what there was to take, which may be less than what was asked
     clamp := points < 0 AND e.points BETWEEN points AND 0 AND EXISTS
         (SELECT FROM loyalty.account a JOIN loyalty.program p USING (program_id)

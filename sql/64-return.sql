@@ -355,7 +355,7 @@ BEGIN
     -- all accounts concerned: who bought, to whom the purchase gave before it was moved, whose points paid, into whom they were merged
     PERFORM FROM loyalty.account a
         WHERE a.account_id = ANY (ARRAY(
-            SELECT coalesce(o.merged_into, y.account_id)
+            SELECT unnest(ARRAY[coalesce(o.merged_into, y.account_id), o.household_id] || o.left_households)
             FROM loyalty.purchase q
                  CROSS JOIN LATERAL (SELECT q.member_id UNION ALL
                      SELECT e.account_id FROM loyalty.entry e WHERE e.source_id = q.purchase_id UNION ALL

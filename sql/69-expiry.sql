@@ -14,7 +14,7 @@ BEGIN
         FROM loyalty.account a
              CROSS JOIN LATERAL loyalty.lots_at(a.program_id, a.lots, a.holds, a.last_event_at, now()) l
              CROSS JOIN LATERAL loyalty.unnest(l.free) u
-        WHERE a.account_id = m.member_id AND u.points > 0 AND u.expires_on > today
+        WHERE a.account_id = loyalty.account_of(m.member_id) AND u.points > 0 AND u.expires_on > today
         GROUP BY 1 ORDER BY 1;
 END
 $$;
@@ -62,9 +62,8 @@ BEGIN
     IF key IS NULL OR key = '' OR key LIKE 'loyalty:%' THEN
         RAISE EXCEPTION 'a reinstatement needs a key' USING ERRCODE = 'LY403', HINT = 'The key makes a retry harmless.';
     END IF;
-    PERFORM FROM loyalty.account a WHERE a.account_id = member_id FOR NO KEY UPDATE;
-    SELECT * INTO e FROM loyalty.entry q WHERE q.account_id = member_id AND q.key = key;
-    IF FOUND THEN
+    SELECT * INTO e FROM loyalty.entry_of_key(member_id, key);
+    IF e.account_id IS NOT NULL THEN
         -- the entry takes the dead lots out and puts the living one in: its positive part is what was given
         IF e.kind <> 'reinstate' OR e.reason <> reason
            OR points <> (SELECT sum(u.points) FROM loyalty.unnest(e.lots) u WHERE u.points > 0) THEN
@@ -111,7 +110,7 @@ CREATE VIEW loyalty.breakage AS
            coalesce(-sum(f.points) FILTER (WHERE f.kind = 'return'), 0) AS returned,
            coalesce(-sum(f.points) FILTER (WHERE f.kind IN ('redeem', 'capture', 'undo')), 0) AS spent,
            coalesce(-sum(f.points) FILTER (WHERE f.kind = 'expire'), 0) AS expired,
-           coalesce(sum(f.points) FILTER (WHERE f.kind IN ('transfer', 'release', 'merge')), 0) AS moved,
+           coalesce(sum(f.points) FILTER (WHERE f.kind IN ('transfer', 'release', 'merge', 'join', 'leave')), 0) AS moved,
            sum(sum(f.points)) OVER (PARTITION BY f.program_id ORDER BY f.month) AS outstanding
     FROM loyalty.points_flow f GROUP BY f.program_id, f.month;
 COMMENT ON VIEW loyalty.breakage IS 'By month: points given, taken back by returns, spent, expired, moved (nets to nothing but over months), and what is outstanding at its end: given - returned - spent - expired + moved, summed up';

@@ -83,7 +83,7 @@ AS $$
     SELECT 'every purchase of a member is in the ledger or held', p.member_id, format('purchase %s', p.purchase_id)
         FROM loyalty.purchase p
         WHERE p.member_id IS NOT NULL AND p.status = 'completed'
-            AND NOT EXISTS (SELECT FROM loyalty.entry n WHERE n.source_id = p.purchase_id AND n.account_id = p.member_id)
+            AND NOT EXISTS (SELECT FROM loyalty.entry n WHERE n.source_id = p.purchase_id AND (n.account_id = p.member_id OR (n.detail ->> 'member')::bigint = p.member_id))
             AND NOT EXISTS (SELECT FROM loyalty.held_award h WHERE h.source_id = p.purchase_id AND h.released_at IS NULL)
     UNION ALL
     SELECT 'a void purchase nets to nothing', p.member_id, format('purchase %s', p.purchase_id)
@@ -123,13 +123,23 @@ AS $$
         WHERE EXISTS (SELECT FROM e WHERE e.account_id = a.account_id AND e.key = h.key)
     UNION ALL
     SELECT 'a transfer nets to nothing', min(n.account_id), format('transfer %s', n.source_id)
-        FROM e n WHERE n.kind IN ('transfer', 'merge') GROUP BY n.source_id
+        FROM e n WHERE n.kind IN ('transfer', 'merge', 'join', 'leave') GROUP BY n.source_id
         HAVING sum(n.points) <> 0 OR count(*) <> 2 OR loyalty.sum(n.tally) OPERATOR(loyalty.<>) '{}'::loyalty.tally
     UNION ALL
     SELECT 'a merged account is empty and closed', a.account_id, format('merged into %s', a.merged_into)
         FROM loyalty.account a LEFT JOIN loyalty.account t ON t.account_id = a.merged_into
         WHERE a.merged_into IS NOT NULL AND (NOT a.closed OR t.merged_into IS NOT NULL OR t.account_id IS NULL
             OR a.lots OPERATOR(loyalty.<>) '{}'::loyalty.lots OR a.tally OPERATOR(loyalty.<>) '{}'::loyalty.tally)
+    UNION ALL
+    SELECT 'who shares a household''s account has nothing of its own', a.account_id, format('household %s', a.household_id)
+        FROM loyalty.account a LEFT JOIN loyalty.account h ON h.account_id = a.household_id
+        WHERE a.household_id IS NOT NULL AND (h.household_id IS NOT NULL OR h.program_id IS DISTINCT FROM a.program_id OR a.holds IS NOT NULL
+            OR a.lots OPERATOR(loyalty.<>) '{}'::loyalty.lots OR a.tally OPERATOR(loyalty.<>) '{}'::loyalty.tally)
+    UNION ALL
+    SELECT 'accounts and households agree on who is in which', coalesce(a.account_id, h.member_id), format('account %s, household %s', a.household_id, h.household_id)
+        FROM (SELECT * FROM loyalty.account WHERE household_id IS NOT NULL) a
+            FULL JOIN (SELECT * FROM loyalty.household_member WHERE left_at IS NULL) h ON h.member_id = a.account_id
+        WHERE a.household_id IS DISTINCT FROM h.household_id
     UNION ALL
     SELECT 'the tier is that of the last change', a.account_id, format('account %s, history %s', a.tier_id, c.tier_id)
         FROM loyalty.account a LEFT JOIN LATERAL
@@ -153,7 +163,7 @@ AS $$
         FROM (VALUES ('purchase', 'award_insert'), ('purchase', 'award_update'), ('purchase', 'refuse_change'), ('purchase', 'refuse_key_change'), ('purchase', 'keep_returned'),
                      ('activity', 'award_insert'), ('activity', 'award_update'), ('activity', 'refuse_change'), ('activity', 'refuse_key_change'),
                      ('purchase_return', 'take_returns'), ('purchase_return', 'refuse_change'), ('returned', 'refuse_change'),
-                     ('entry', 'refuse_change'), ('tier_change', 'refuse_change'), ('account', 'refuse_change'), ('held_award', 'refuse_change'),
+                     ('entry', 'refuse_change'), ('tier_change', 'refuse_change'), ('account', 'refuse_change'), ('household_member', 'refuse_change'), ('held_award', 'refuse_change'),
                      ('member', 'open_accounts'), ('member', 'follow_member'), ('member', 'keep_member'), ('member', 'keep_member_key'), ('rule_version', 'keep_version'),
                      ('voucher', 'keep_voucher'), ('voucher', 'refuse_change'), ('voucher_key', 'refuse_change'),
                      ('attachment', 'configuration_changed'), ('program', 'configuration_changed'), ('tier', 'configuration_changed'),

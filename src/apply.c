@@ -15,6 +15,7 @@
 
 #include "calendar.h"
 #include "compat.h"
+#include "detail.h"
 #include "errors.h"
 #include "hold.h"
 #include "lifetime.h"
@@ -54,23 +55,32 @@ AwardPrepare(Program *program, Event *event)
 	EventShare(event, program);
 }
 
-/* What rules may know of the member, as of the event. */
+/* What rules may know of the person who bought. */
+void
+AwardPersonFacts(Ledger *ledger, const Program *program, const Event *event, MemberFacts *facts)
+{
+	const Account *member = LedgerAccount(ledger, event->member_id);
+
+	if (program->uses_members)
+		LedgerLoadMembers(ledger);
+	facts->member_id = event->member_id;
+	facts->external_id = member->external_id;
+	facts->joined_at = member->joined_at;
+	facts->has_birthday = member->has_birthday;
+	facts->birthday = member->birthday;
+	facts->staff = member->staff;
+	facts->attributes = member->attributes;
+}
+
+/* What rules may know of the member, as of the event: the person, and the account's history and tier. */
 void
 AwardMemberFacts(Ledger *ledger, Program *program, const Account *account,
 				 const Event *event, MemberFacts *facts)
 {
 	TallyMonth	life;
 
-	if (program->uses_members)
-		LedgerLoadMembers(ledger);
+	AwardPersonFacts(ledger, program, event, facts);
 	TallyRaise(tallyset_sum(&account->tally, INT32_MIN, INT32_MAX, &life));
-	facts->member_id = account->account_id;
-	facts->external_id = account->external_id;
-	facts->joined_at = account->joined_at;
-	facts->has_birthday = account->has_birthday;
-	facts->birthday = account->birthday;
-	facts->staff = account->staff;
-	facts->attributes = account->attributes;
 	facts->pinned.purchases = life.visits;
 	facts->pinned.spend = life.spend;
 	facts->pinned.tier_id = account->tier_id;
@@ -78,25 +88,25 @@ AwardMemberFacts(Ledger *ledger, Program *program, const Account *account,
 		facts->pinned.tier_id = LedgerTierAt(ledger, account->account_id, event->occurred_at);
 }
 
-/* The account of an event's member, which must be there and not be closed. */
+/* The account that an event's member earns into; the member must be there and not be closed. */
 Account *
 AwardAccount(Ledger *ledger, const Event *event)
 {
-	Account    *account = LedgerAccount(ledger, event->member_id);
+	Account    *member = LedgerAccount(ledger, event->member_id);
 
-	if (account == NULL)
+	if (member == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_LY_UNKNOWN_MEMBER),
 				 errmsg("member " INT64_FORMAT " does not exist", event->member_id),
 				 errdetail("Transaction " INT64_FORMAT " names it.", event->source_id),
 				 errhint("loyalty.enroll makes a member; leave member_id null for a guest.")));
-	if (account->closed && !event->is_void)
+	if (member->closed && !event->is_void)
 		ereport(ERROR,
 				(errcode(ERRCODE_LY_MEMBER_CLOSED),
 				 errmsg("member " INT64_FORMAT " is closed", event->member_id),
 				 errdetail("Transaction " INT64_FORMAT " names it.", event->source_id),
 				 errhint("Leave member_id null to keep the purchase as a guest's.")));
-	return account;
+	return LedgerHome(ledger, member);
 }
 
 /* The lot that points earned on a day make. */
@@ -169,6 +179,19 @@ AwardRevokePromotion(Ledger *ledger, const Program *program, Account *account, i
 					  "revoked", source_id, NULL);
 }
 
+/* In a household's account an entry says whose event it is of. */
+Datum
+AwardDetail(const Account *account, const Event *event)
+{
+	Detail		detail;
+
+	if (account->account_id < FIRST_HOUSEHOLD || account->account_id == event->member_id)
+		return (Datum) 0;
+	DetailBegin(&detail);
+	DetailInteger(&detail, "member", event->member_id);
+	return DetailEnd(&detail);
+}
+
 /* Post what a decided event gives. */
 static void
 post_award(Ledger *ledger, const Program *program, Account *account, const Event *event,
@@ -191,6 +214,7 @@ post_award(Ledger *ledger, const Program *program, Account *account, const Event
 	posting.lots = &lots;
 	posting.tally = &tally;
 	posting.breakdown = BreakdownEncode(&outcome->award.breakdown);
+	posting.detail = AwardDetail(account, event);
 	LedgerPost(ledger, account, &posting);
 	AwardPromote(ledger, program, account, event->source_id);
 }

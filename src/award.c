@@ -44,6 +44,21 @@ typedef struct Pins
 	int			n;
 } Pins;
 
+/* A member that shares an account */
+typedef struct Home
+{
+	int64		member_id;
+	int64		household_id;
+} Home;
+
+/* Those of a statement, in order of the members */
+typedef struct Homes
+{
+	Home	   *home;
+	int			n;
+	int			size;
+} Homes;
+
 typedef struct Batch
 {
 	EventLayout *layout;
@@ -81,18 +96,35 @@ pin_program(Pins *pins, int32 program_id)
 	return program;
 }
 
-/* By member, time and id: the order of a member's timeline. */
+/* By account, time and id: the order of an account's timeline. */
 static int
 compare_events(const void *a, const void *b)
 {
 	const Event *left = *(Event *const *) a;
 	const Event *right = *(Event *const *) b;
 
-	if (left->member_id != right->member_id)
-		return left->member_id < right->member_id ? -1 : 1;
+	if (left->home_id != right->home_id)
+		return left->home_id < right->home_id ? -1 : 1;
 	if (left->occurred_at != right->occurred_at)
 		return left->occurred_at < right->occurred_at ? -1 : 1;
 	return (left->source_id > right->source_id) - (left->source_id < right->source_id);
+}
+
+/* Put the events of locked members into the order of the accounts that they earn into. */
+static void
+order_by_home(Batch *batch, Ledger *ledger)
+{
+	bool		shared = false;
+
+	for (int i = 0; i < batch->nevents; i++)
+	{
+		Event	   *event = batch->event[i];
+
+		event->home_id = AwardAccount(ledger, event)->account_id;
+		shared |= event->home_id != event->member_id;
+	}
+	if (shared)
+		qsort(batch->event, batch->nevents, sizeof(Event *), compare_events);
 }
 
 /* Award the events of a chunk. */
@@ -104,6 +136,7 @@ award_chunk(Batch *batch, Ledger *ledger)
 	for (int i = 0; i < batch->nevents; i++)
 		ids[i] = batch->event[i]->member_id;
 	LedgerLock(ledger, ids, batch->nevents);
+	order_by_home(batch, ledger);
 	for (int i = 0; i < batch->nevents; i++)
 	{
 		Event	   *event = batch->event[i];
@@ -176,26 +209,18 @@ static void
 correct_chunk(Batch *batch, Ledger *ledger)
 {
 	int64	   *sources = palloc(sizeof(int64) * batch->nevents);
-	int64	   *ids;
+	int64	   *members = palloc(sizeof(int64) * batch->nevents);
 	Posted	   *posted;
 	int			nposted;
 	int			n = 0;
 
 	for (int i = 0; i < batch->nevents; i++)
+	{
 		sources[i] = batch->event[i]->source_id;
-	nposted = LedgerPosted(ledger, sources, batch->nevents, &posted);
-	ids = palloc(sizeof(int64) * (batch->nevents + nposted));
-	for (int i = 0; i < batch->nevents; i++)
-	{
 		if (batch->event[i]->has_member)
-			ids[n++] = batch->event[i]->member_id;
+			members[n++] = batch->event[i]->member_id;
 	}
-	for (int i = 0; i < nposted; i++)
-	{
-		if (posted[i].account_id != 0)
-			ids[n++] = posted[i].account_id;
-	}
-	LedgerLock(ledger, ids, n);
+	nposted = LedgerLockPosted(ledger, sources, batch->nevents, members, n, &posted);
 	for (int i = 0; i < batch->nevents; i++)
 	{
 		int			first = 0;
@@ -273,6 +298,7 @@ collect_row(Batch *batch, TupleTableSlot *row, TupleTableSlot *scratch)
 	event = palloc(sizeof(Event));
 	ExecStoreMinimalTuple(ExecCopySlotMinimalTuple(row), scratch, false);
 	EventRead(batch->layout, scratch, event);
+	event->home_id = event->member_id;
 	batch->event[batch->nevents++] = event;
 	ExecClearTuple(scratch);
 	MemoryContextSwitchTo(old);
@@ -299,28 +325,188 @@ collect_all(Batch *batch, Tuplestorestate *rows, TupleTableSlot *slot, TupleTabl
 	return true;
 }
 
-/* Sort a large statement's rows by member, time and id. */
+/* Begin to sort by an account or member, a time and an id. */
 static Tuplesortstate *
-sort_rows(Batch *batch, Tuplestorestate *rows, TupleTableSlot *slot)
+begin_sort(TupleDesc desc, AttrNumber *columns, int options)
 {
-	AttrNumber	columns[3];
 	Oid			operators[3];
 	Oid			collations[3] = {InvalidOid, InvalidOid, InvalidOid};
 	bool		nulls_first[3] = {false, false, false};
-	Tuplesortstate *sort;
 
 	for (int i = 0; i < 3; i++)
 		get_sort_group_operators(i == 1 ? TIMESTAMPTZOID : INT8OID, true, false, false,
 								 &operators[i], NULL, NULL, NULL);
-	columns[0] = EventColumn(batch->layout, "member_id");
-	columns[1] = EventColumn(batch->layout, "occurred_at");
-	columns[2] = EventColumn(batch->layout, "id");
-	sort = tuplesort_begin_heap(slot->tts_tupleDescriptor, 3, columns, operators, collations,
-								nulls_first, work_mem, NULL, TUPLESORT_NONE);
+	return tuplesort_begin_heap(desc, 3, columns, operators, collations, nulls_first, work_mem,
+								NULL, options);
+}
+
+/* Sort a large statement's rows by member, time and id. */
+static Tuplesortstate *
+sort_rows(Batch *batch, Tuplestorestate *rows, TupleTableSlot *slot, int options)
+{
+	AttrNumber	columns[3] = {EventColumn(batch->layout, "member_id"),
+	EventColumn(batch->layout, "occurred_at"), EventColumn(batch->layout, "id")};
+	Tuplesortstate *sort = begin_sort(slot->tts_tupleDescriptor, columns, options);
+
 	while (tuplestore_gettupleslot(rows, true, false, slot))
 		tuplesort_puttupleslot(sort, slot);
 	tuplesort_performsort(sort);
 	return sort;
+}
+
+/* Lock the members collected so far; note which of them share an account. */
+static void
+lock_members(Batch *batch, int64 *members, int n, Homes *homes)
+{
+	MemoryContext old = MemoryContextSwitchTo(batch->chunk);
+	Ledger	   *ledger = LedgerOpen();
+	Account    *account;
+
+	n = LedgerLockMembers(ledger, members, n, &account);
+	MemoryContextSwitchTo(old);
+	for (int i = 0; i < n; i++)
+	{
+		if (account[i].household_id == 0)
+			continue;
+		if (homes->n == homes->size)
+		{
+			homes->size = homes->size * 2 + 64;
+			homes->home = homes->home == NULL ? palloc(sizeof(Home) * homes->size) :
+				repalloc_huge(homes->home, sizeof(Home) * homes->size);
+		}
+		homes->home[homes->n].member_id = account[i].account_id;
+		homes->home[homes->n++].household_id = account[i].household_id;
+	}
+	MemoryContextReset(batch->chunk);
+}
+
+/* Lock the households. */
+static void
+lock_households(Batch *batch, const Homes *homes)
+{
+	MemoryContext old = MemoryContextSwitchTo(batch->chunk);
+	int64	   *ids = MemoryContextAllocHuge(batch->chunk, sizeof(int64) * homes->n);
+
+	for (int i = 0; i < homes->n; i++)
+		ids[i] = homes->home[i].household_id;
+	LedgerLock(LedgerOpen(), ids, homes->n);
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(batch->chunk);
+}
+
+/* Lock every member of a sorted statement, then every household. */
+static void
+lock_in_order(Batch *batch, Tuplesortstate *sort, TupleTableSlot *slot, Homes *homes)
+{
+	int64	   *members = palloc(sizeof(int64) * CHUNK_EVENTS);
+	int			n = 0;
+
+	while (tuplesort_gettupleslot(sort, true, false, slot, NULL))
+	{
+		Event		order;
+
+		EventReadOrder(batch->layout, slot, &order);
+		if (!order.has_member || is_restored(batch, &order) ||
+			(n > 0 && members[n - 1] == order.member_id))
+			continue;
+		members[n++] = order.member_id;
+		if (n == CHUNK_EVENTS)
+		{
+			lock_members(batch, members, n, homes);
+			n = 0;
+		}
+	}
+	if (n > 0)
+		lock_members(batch, members, n, homes);
+	if (homes->n > 0)
+		lock_households(batch, homes);
+	pfree(members);
+	tuplesort_rescan(sort);
+}
+
+static int
+compare_homes(const void *a, const void *b)
+{
+	int64		left = ((const Home *) a)->member_id;
+	int64		right = ((const Home *) b)->member_id;
+
+	return (left > right) - (left < right);
+}
+
+/* Sort a statement's rows, whose slot has the account as one more column, by that, time and id. */
+static Tuplesortstate *
+sort_by_home(Batch *batch, Tuplesortstate *rows, TupleTableSlot *slot, TupleTableSlot *wide,
+			 const Homes *homes)
+{
+	int			natts = slot->tts_tupleDescriptor->natts;
+	AttrNumber	columns[3] = {natts + 1, EventColumn(batch->layout, "occurred_at"),
+	EventColumn(batch->layout, "id")};
+	Tuplesortstate *sort = begin_sort(wide->tts_tupleDescriptor, columns, TUPLESORT_NONE);
+
+	while (tuplesort_gettupleslot(rows, true, false, slot, NULL))
+	{
+		Event		order;
+		Home		key;
+		const Home *found;
+
+		EventReadOrder(batch->layout, slot, &order);
+		key.member_id = order.has_member ? order.member_id : 0;
+		found = bsearch(&key, homes->home, homes->n, sizeof(Home), compare_homes);
+		ExecClearTuple(wide);
+		slot_getallattrs(slot);
+		memcpy(wide->tts_values, slot->tts_values, sizeof(Datum) * natts);
+		memcpy(wide->tts_isnull, slot->tts_isnull, sizeof(bool) * natts);
+		wide->tts_values[natts] = Int64GetDatum(found == NULL ? key.member_id : found->household_id);
+		wide->tts_isnull[natts] = false;
+		ExecStoreVirtualTuple(wide);
+		tuplesort_puttupleslot(sort, wide);
+	}
+	tuplesort_performsort(sort);
+	return sort;
+}
+
+/* Process sorted rows, a chunk at a time. */
+static void
+process_sorted(Batch *batch, Tuplesortstate *sort, TupleDesc desc)
+{
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(desc, &TTSOpsMinimalTuple);
+	TupleTableSlot *scratch = MakeSingleTupleTableSlot(desc, &TTSOpsMinimalTuple);
+
+	while (tuplesort_gettupleslot(sort, true, false, slot, NULL))
+	{
+		if (collect_row(batch, slot, scratch))
+			process_chunk(batch);
+	}
+	process_chunk(batch);
+	ExecDropSingleTupleTableSlot(slot);
+	ExecDropSingleTupleTableSlot(scratch);
+}
+
+/*
+ * Process a large statement whose members may share accounts.
+ *
+ * All is locked before the first chunk, members first: in the order of the
+ * members the households are in no order.  Then rows are taken in the order of
+ * the accounts, so that a household's timeline is one.
+ */
+static void
+process_shared(Batch *batch, Tuplesortstate *sort, TupleTableSlot *slot)
+{
+	TupleDesc	desc = slot->tts_tupleDescriptor;
+	TupleDesc	wide = CreateTemplateTupleDesc(desc->natts + 1);
+	TupleTableSlot *wide_slot;
+	Tuplesortstate *by_home;
+	Homes		homes = {0};
+
+	for (int i = 1; i <= desc->natts; i++)
+		TupleDescCopyEntry(wide, i, desc, i);
+	TupleDescInitEntry(wide, desc->natts + 1, "loyalty_home", INT8OID, -1, 0);
+	wide_slot = MakeSingleTupleTableSlot(wide, &TTSOpsVirtual);
+	lock_in_order(batch, sort, slot, &homes);
+	by_home = sort_by_home(batch, sort, slot, wide_slot, &homes);
+	process_sorted(batch, by_home, wide);
+	tuplesort_end(by_home);
+	ExecDropSingleTupleTableSlot(wide_slot);
 }
 
 /* Take every row of a transition table. */
@@ -333,18 +519,20 @@ process_rows(Batch *batch, Tuplestorestate *rows, TupleDesc desc)
 
 	tuplestore_select_read_pointer(rows, pointer);
 	tuplestore_rescan(rows);
-	if (!collect_all(batch, rows, slot, scratch))
+	if (collect_all(batch, rows, slot, scratch))
+		process_chunk(batch);
+	else
 	{
-		Tuplesortstate *sort = sort_rows(batch, rows, slot);
+		bool		shared = LedgerHasHouseholds();
+		Tuplesortstate *sort = sort_rows(batch, rows, slot,
+										 shared ? TUPLESORT_RANDOMACCESS : TUPLESORT_NONE);
 
-		while (tuplesort_gettupleslot(sort, true, false, slot, NULL))
-		{
-			if (collect_row(batch, slot, scratch))
-				process_chunk(batch);
-		}
+		if (shared)
+			process_shared(batch, sort, slot);
+		else
+			process_sorted(batch, sort, desc);
 		tuplesort_end(sort);
 	}
-	process_chunk(batch);
 	ExecDropSingleTupleTableSlot(slot);
 	ExecDropSingleTupleTableSlot(scratch);
 }

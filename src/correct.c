@@ -35,22 +35,14 @@ subtract_posted(Breakdown *target, const Posted *posted)
 
 /* Decide anew what a source should have earned, with what its award pinned. */
 static void
-decide_target(Ledger *ledger, Program *program, const Account *account, Event *event,
-			  const Posted *posted, Award *target)
+decide_target(Ledger *ledger, Program *program, Event *event, const Posted *posted,
+			  Award *target)
 {
 	MemberFacts facts;
 	Breakdown	first;
 
-	if (program->uses_members)
-		LedgerLoadMembers(ledger);
 	memset(&facts, 0, sizeof(facts));
-	facts.member_id = account->account_id;
-	facts.external_id = account->external_id;
-	facts.joined_at = account->joined_at;
-	facts.has_birthday = account->has_birthday;
-	facts.birthday = account->birthday;
-	facts.staff = account->staff;
-	facts.attributes = account->attributes;
+	AwardPersonFacts(ledger, program, event, &facts);
 	if (posted->nbreakdowns > 0)
 	{
 		BreakdownDecode(posted->breakdown[0], &first);
@@ -223,12 +215,15 @@ correction(const Ledger *ledger, const Event *event, const Posted *posted, const
 	return posting;
 }
 
-/* Tell whether what was posted stands on the account that the event's member has now. */
+/* Tell whether what was posted is of the event's member, or stands where that member earns. */
 bool
 CorrectConcerns(Ledger *ledger, const Event *event, const Posted *posted)
 {
-	return event->has_member && (posted->account_id == event->member_id ||
-								 posted->account_id == LedgerMergedInto(ledger, event->member_id));
+	Account    *member = event->has_member ? LedgerAccount(ledger, event->member_id) : NULL;
+
+	return event->has_member &&
+		(posted->member_id == event->member_id || posted->account_id == event->member_id ||
+		 (member != NULL && posted->account_id == member->household_id));
 }
 
 /* Correct what an event gave to the account that it still concerns. */
@@ -239,8 +234,9 @@ CorrectEvent(Ledger *ledger, Program *program, Account *account, Event *event,
 	Award		target;
 	Posting		posting;
 
-	decide_target(ledger, program, account, event, posted, &target);
+	decide_target(ledger, program, event, posted, &target);
 	posting = correction(ledger, event, posted, &target);
+	posting.detail = AwardDetail(account, event);
 	post_difference(ledger, program, account, event, posted, &target, &posting);
 }
 

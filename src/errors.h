@@ -42,6 +42,8 @@
 #define ERRCODE_LY_MEMBER_KEPT				LY('3', '0', '3')
 
 #define ERRCODE_LY_MEMBER_FROZEN				LY('3', '0', '5')
+#define ERRCODE_LY_BLOCKED_IN_HOUSEHOLD		LY('3', '0', '6')
+#define ERRCODE_LY_INVALID_HOUSEHOLD		LY('3', '0', '7')
 
 /* LY304, a member that is not valid, is raised in SQL */
 

@@ -34,6 +34,7 @@ typedef struct Event
 	int64		source_id;
 	bool		has_member;
 	int64		member_id;
+	int64		home_id;		/* the account that it earns into */
 	TimestampTz occurred_at;
 	TimestampTz recorded_at;
 	bool		is_void;

@@ -3,7 +3,8 @@
  *	  The only writer of account, entry, tier_change and held_award.
  *
  * Owns: the lock order (accounts ascending by account_id, one FOR NO KEY UPDATE
- * lock each), kept plans, the sequence and the hash chain of entries, and the
+ * lock each; households are numbered above all members, so that whoever holds
+ * one waits for no member), kept plans, the sequence and the hash chain of entries, and the
  * law that an account is the sum of its entries: LedgerPost applies to the
  * account in memory exactly what it queues as an entry, and LedgerFlush writes
  * both in one go.  It does not know why a posting exists.
@@ -106,14 +107,18 @@ typedef enum PlanName
 	PLAN_BY_KEY,
 	PLAN_SUM_OF_KIND,
 	PLAN_EXPIRED,
-	PLAN_MERGED_INTO,
 	PLAN_MERGE,
+	PLAN_JOIN,
+	PLAN_LEAVE,
+	PLAN_BLOCK,
+	PLAN_HOUSEHOLDS,
 	PLAN_COUNT
 } PlanName;
 
 #define ACCOUNT_SELECT \
 	"SELECT account_id, program_id, closed, joined_at, tier_id, tier_since, tier_until, tier_pinned," \
-	" last_event_at, seq, lots, tally, head, frozen, holds, merged_into FROM loyalty.account"
+	" last_event_at, seq, lots, tally, head, frozen, holds, merged_into, household_id, household_blocked, left_households" \
+	" FROM loyalty.account"
 
 #define ENTRY_INSERT \
 	"INSERT INTO loyalty.entry (account_id, seq, kind, points, source_id, occurred_at," \
@@ -150,21 +155,35 @@ static const char *const plan_sql[PLAN_COUNT] = {
 	[PLAN_HOLD] = "INSERT INTO loyalty.held_award (source_id, account_id, held_at, reason, detail)"
 	" VALUES ($1, $2, $3, $4, $5) ON CONFLICT (source_id) DO UPDATE SET account_id = $2,"
 	" held_at = $3, reason = $4, detail = $5, released_at = NULL, released_by = NULL",
-	[PLAN_POSTED] = "SELECT s.source_id, COALESCE(a.merged_into, e.account_id), e.lots, e.tally, e.breakdown,"
-	" h.source_id IS NOT NULL AS held, e.recorded_at,"
-	" EXISTS (SELECT FROM loyalty.returned r WHERE r.purchase_id = s.source_id) AS returned"
+	[PLAN_POSTED] = "SELECT s.source_id, COALESCE(h.household_id, a.merged_into, e.account_id), e.lots, e.tally, e.breakdown,"
+	" w.source_id IS NOT NULL AS held, e.recorded_at,"
+	" EXISTS (SELECT FROM loyalty.returned r WHERE r.purchase_id = s.source_id) AS returned,"
+	" e.account_id, (e.detail ->> 'member')::pg_catalog.int8"
 	" FROM (SELECT DISTINCT u FROM pg_catalog.unnest($1) u) AS s (source_id)"
 	" LEFT JOIN loyalty.entry e ON e.source_id = s.source_id"
 	" LEFT JOIN loyalty.account a ON a.account_id = e.account_id AND a.merged_into IS NOT NULL"
-	" LEFT JOIN loyalty.held_award h ON h.source_id = s.source_id AND h.released_at IS NULL"
+	/* what a member had earned when it joined a household stays with that household */
+	" LEFT JOIN LATERAL (SELECT q.household_id FROM loyalty.household_member q"
+	" WHERE q.member_id = e.account_id AND q.joined_seq >= e.seq ORDER BY q.joined_seq LIMIT 1) h ON true"
+	" LEFT JOIN loyalty.held_award w ON w.source_id = s.source_id AND w.released_at IS NULL"
 	" ORDER BY s.source_id, 2, e.recorded_at, e.account_id, e.seq",
-	[PLAN_BY_KEY] = "SELECT seq, kind, points, source_id, lots, detail FROM loyalty.entry"
+	[PLAN_BY_KEY] = "SELECT account_id, seq, kind, points, source_id, lots, detail FROM loyalty.entry"
 	" WHERE account_id = $1 AND key = $2",
 	[PLAN_EXPIRED] = "SELECT lots FROM loyalty.entry WHERE account_id = $1 AND kind = 'expire'",
 	[PLAN_SUM_OF_KIND] = "SELECT COALESCE(pg_catalog.sum(points), 0)::pg_catalog.int8"
 	" FROM loyalty.entry WHERE source_id = $1 AND kind = $2",
-	[PLAN_MERGED_INTO] = "SELECT merged_into FROM loyalty.account WHERE account_id = $1",
 	[PLAN_MERGE] = "UPDATE loyalty.account SET merged_into = $2 WHERE account_id = $1 OR merged_into = $1",
+	[PLAN_JOIN] = "WITH joined AS (UPDATE loyalty.account SET household_id = $2, household_blocked = false"
+	" WHERE account_id = $1)"
+	" INSERT INTO loyalty.household_member (household_id, member_id, joined_at, joined_seq, reason)"
+	" VALUES ($2, $1, $3, $4, $5)",
+	[PLAN_LEAVE] = "WITH gone AS (UPDATE loyalty.account SET household_id = NULL, household_blocked = false,"
+	" left_households = pg_catalog.array_append(pg_catalog.array_remove(left_households, household_id), household_id)"
+	" WHERE account_id = $1)"
+	" UPDATE loyalty.household_member SET left_at = $2, leave_reason = $3"
+	" WHERE member_id = $1 AND left_at IS NULL",
+	[PLAN_HOUSEHOLDS] = "SELECT FROM loyalty.household_member LIMIT 1",
+	[PLAN_BLOCK] = "UPDATE loyalty.account SET household_blocked = $2 WHERE account_id = $1",
 };
 
 static SPIPlanPtr plans[PLAN_COUNT];
@@ -226,6 +245,7 @@ static int
 plan_types(PlanName name, Oid *types)
 {
 	static const Oid hold[] = {INT8OID, INT8OID, TIMESTAMPTZOID, TEXTOID, TEXTOID};
+	static const Oid join[] = {INT8OID, INT8OID, TIMESTAMPTZOID, INT8OID, TEXTOID};
 
 	types[0] = INT8OID;
 	switch (name)
@@ -233,7 +253,6 @@ plan_types(PlanName name, Oid *types)
 		case PLAN_LOCK_ONE:
 		case PLAN_READ_ONE:
 		case PLAN_EXPIRED:
-		case PLAN_MERGED_INTO:
 			return 1;
 		case PLAN_LOCK_MANY:
 		case PLAN_MEMBERS:
@@ -251,6 +270,16 @@ plan_types(PlanName name, Oid *types)
 			return 2;
 		case PLAN_MERGE:
 			types[1] = INT8OID;
+			return 2;
+		case PLAN_JOIN:
+			memcpy(types, join, sizeof(join));
+			return lengthof(join);
+		case PLAN_LEAVE:
+			types[1] = TIMESTAMPTZOID;
+			types[2] = TEXTOID;
+			return 3;
+		case PLAN_BLOCK:
+			types[1] = BOOLOID;
 			return 2;
 		case PLAN_ENTRY_ONE:
 			memcpy(types, entry_types, sizeof(entry_types));
@@ -418,8 +447,8 @@ HoldsFromDatum(Datum value, Hold **holds, int *nholds)
 static void
 read_account(Account *account, HeapTuple tuple, TupleDesc desc)
 {
-	Datum		v[16];
-	bool		n[16];
+	Datum		v[19];
+	bool		n[19];
 
 	heap_deform_tuple(tuple, desc, v, n);
 	memset(account, 0, sizeof(Account));
@@ -440,19 +469,26 @@ read_account(Account *account, HeapTuple tuple, TupleDesc desc)
 	if (!n[14])
 		HoldsFromDatum(v[14], &account->hold, &account->nholds);
 	account->merged_into = n[15] ? 0 : DatumGetInt64(v[15]);
+	account->household_id = n[16] ? 0 : DatumGetInt64(v[16]);
+	account->household_blocked = DatumGetBool(v[17]);
+	account->left_households = n[18] ? NULL : DatumGetArrayTypePCopy(v[18]);
 }
 
-/* Read the accounts of the last result into the ledger. */
+/* Add the accounts of the last result to those of the ledger. */
 static void
-read_accounts(Ledger *ledger)
+add_accounts(Ledger *ledger)
 {
 	MemoryContext old = MemoryContextSwitchTo(ledger->context);
+	int			n = ledger->naccounts + (int) SPI_processed;
+	Account    *account = palloc(sizeof(Account) * Max(n, 1));
 
 	ledger->has_members = false;
-	ledger->naccounts = (int) SPI_processed;
-	ledger->account = palloc(sizeof(Account) * Max(ledger->naccounts, 1));
-	for (int i = 0; i < ledger->naccounts; i++)
-		read_account(&ledger->account[i], SPI_tuptable->vals[i], SPI_tuptable->tupdesc);
+	if (ledger->naccounts > 0)
+		memcpy(account, ledger->account, sizeof(Account) * ledger->naccounts);
+	for (uint64 i = 0; i < SPI_processed; i++)
+		read_account(&account[ledger->naccounts + i], SPI_tuptable->vals[i], SPI_tuptable->tupdesc);
+	ledger->account = account;
+	ledger->naccounts = n;
 	MemoryContextSwitchTo(old);
 	SPI_freetuptable(SPI_tuptable);
 }
@@ -466,9 +502,16 @@ compare_ids(const void *a, const void *b)
 	return (left > right) - (left < right);
 }
 
-/* Lock accounts in ascending order and read them; ids are sorted in place. */
-void
-LedgerLock(Ledger *ledger, int64 *account_ids, int n)
+/* By account_id, which comes first. */
+static int
+compare_accounts(const void *a, const void *b)
+{
+	return compare_ids(&((const Account *) a)->account_id, &((const Account *) b)->account_id);
+}
+
+/* Lock accounts in ascending order and add them to the ledger; ids are sorted in place. */
+static void
+lock_accounts(Ledger *ledger, int64 *account_ids, int n)
 {
 	Datum		value;
 	Datum	   *ids;
@@ -492,17 +535,91 @@ LedgerLock(Ledger *ledger, int64 *account_ids, int n)
 		execute(PLAN_LOCK_MANY, &value, NULL, SPI_OK_SELECT);
 	}
 	pfree(ids);
-	read_accounts(ledger);
+	add_accounts(ledger);
 }
 
-/* Read one account without a lock, for questions that write nothing. */
+/* The households of the ledger's members that it does not have yet. */
+static int
+missing_households(Ledger *ledger, int64 **ids)
+{
+	int			n = 0;
+
+	*ids = NULL;
+	for (int i = 0; i < ledger->naccounts; i++)
+	{
+		int64		household_id = ledger->account[i].household_id;
+
+		if (household_id == 0 || LedgerAccount(ledger, household_id) != NULL)
+			continue;
+		if (*ids == NULL)
+			*ids = palloc(sizeof(int64) * ledger->naccounts);
+		(*ids)[n++] = household_id;
+	}
+	return n;
+}
+
+/* Lock accounts, and after them the households of their members; ids are sorted in place. */
+void
+LedgerLock(Ledger *ledger, int64 *account_ids, int n)
+{
+	int64	   *households;
+	int			count;
+
+	ledger->naccounts = 0;
+	lock_accounts(ledger, account_ids, n);
+	count = missing_households(ledger, &households);
+	if (count == 0)
+		return;
+	lock_accounts(ledger, households, count);
+	qsort(ledger->account, ledger->naccounts, sizeof(Account), compare_accounts);
+}
+
+/* Tell whether there are members who share an account, or were. */
+bool
+LedgerHasHouseholds(void)
+{
+	bool		found;
+
+	execute(PLAN_HOUSEHOLDS, NULL, NULL, SPI_OK_SELECT);
+	found = SPI_processed > 0;
+	SPI_freetuptable(SPI_tuptable);
+	return found;
+}
+
+/* Lock members without their households. */
+int
+LedgerLockMembers(Ledger *ledger, int64 *member_ids, int n, Account **accounts)
+{
+	ledger->naccounts = 0;
+	lock_accounts(ledger, member_ids, n);
+	*accounts = ledger->account;
+	return ledger->naccounts;
+}
+
+/* Read one account, and its household's, without a lock, for questions that write nothing. */
 void
 LedgerRead(Ledger *ledger, int64 account_id)
 {
 	Datum		value = Int64GetDatum(account_id);
+	int64	   *household;
 
+	ledger->naccounts = 0;
 	execute(PLAN_READ_ONE, &value, NULL, SPI_OK_SELECT);
-	read_accounts(ledger);
+	add_accounts(ledger);
+	if (missing_households(ledger, &household) == 0)
+		return;
+	value = Int64GetDatum(household[0]);
+	execute(PLAN_READ_ONE, &value, NULL, SPI_OK_SELECT);
+	add_accounts(ledger);
+}
+
+/* The account that a member earns into and spends from: its own, or its household's. */
+Account *
+LedgerHome(Ledger *ledger, Account *member)
+{
+	if (member->household_id == 0)
+		return member;
+	return LedgerAccount(ledger, member->household_id);
 }
 
 /* The account of a member; NULL where there is none. */
@@ -798,6 +915,11 @@ add_posted(Posted *posted, Datum *v, bool *n)
 	if (n[1])
 		return;
 	posted->account_id = DatumGetInt64(v[1]);
+	/* in a household's account the entries themselves say whose they are */
+	if (!n[9])
+		posted->member_id = DatumGetInt64(v[9]);
+	else if (posted->member_id == 0)
+		posted->member_id = DatumGetInt64(v[8]);
 	LotsFromDatum(v[2], &lots);
 	LotsRaise(lotset_add(&posted->lots, &lots));
 	TallyFromDatum(v[3], &tally);
@@ -835,8 +957,8 @@ LedgerPosted(Ledger *ledger, int64 *source_ids, int n, Posted **result)
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		MemoryContext old = MemoryContextSwitchTo(ledger->context);
-		Datum		v[8];
-		bool		nulls[8];
+		Datum		v[10];
+		bool		nulls[10];
 
 		heap_deform_tuple(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, v, nulls);
 		if (count == 0 || posted[count - 1].source_id != DatumGetInt64(v[0]) ||
@@ -858,36 +980,56 @@ LedgerPosted(Ledger *ledger, int64 *source_ids, int n, Posted **result)
 	return count;
 }
 
-/*
- * Lock every account to which something was posted for a source, and read what
- * was; none where nothing was.
- */
-int
-LedgerLockPosted(Ledger *ledger, int64 source_id, Posted **posted)
+/* Demand that every account to which something was posted is locked. */
+static void
+check_locked(Ledger *ledger, const Posted *posted, int n)
 {
-	int			n = LedgerPosted(ledger, &source_id, 1, posted);
-	int64	   *ids = palloc(sizeof(int64) * Max(n, 1));
-	int			count = 0;
-
 	for (int i = 0; i < n; i++)
 	{
-		if ((*posted)[i].account_id != 0)
-			ids[count++] = (*posted)[i].account_id;
+		if (posted[i].account_id != 0 && LedgerAccount(ledger, posted[i].account_id) == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+					 errmsg("what was posted for transaction " INT64_FORMAT " moved to another account meanwhile",
+							posted[i].source_id),
+					 errhint("Try again.")));
 	}
-	if (count == 0)
-		return 0;
-	LedgerLock(ledger, ids, count);
-	return LedgerPosted(ledger, &source_id, 1, posted);
 }
 
-/* Find the entry that a key made for an account. */
-bool
-LedgerFindKey(Ledger *ledger, int64 account_id, const char *key, KeyedEntry *entry)
+/*
+ * Lock members, and every account to which something was posted for sources,
+ * and read what was posted; see LedgerPosted for what it returns.
+ */
+int
+LedgerLockPosted(Ledger *ledger, int64 *source_ids, int n, const int64 *member_ids, int nmembers,
+				 Posted **posted)
+{
+	int			count = LedgerPosted(ledger, source_ids, n, posted);
+	int64	   *ids = palloc(sizeof(int64) * Max(count + nmembers, 1));
+	int			nids = nmembers;
+
+	if (nmembers > 0)
+		memcpy(ids, member_ids, sizeof(int64) * nmembers);
+	for (int i = 0; i < count; i++)
+	{
+		if ((*posted)[i].account_id != 0)
+			ids[nids++] = (*posted)[i].account_id;
+	}
+	if (nids == 0)
+		return count;
+	LedgerLock(ledger, ids, nids);
+	count = LedgerPosted(ledger, source_ids, n, posted);
+	check_locked(ledger, *posted, count);
+	return count;
+}
+
+/* Find the entry that a key made in one account. */
+static bool
+find_key(Ledger *ledger, int64 account_id, const char *key, KeyedEntry *entry)
 {
 	Datum		values[2] = {Int64GetDatum(account_id), CStringGetTextDatum(key)};
 	MemoryContext old;
-	Datum		v[6];
-	bool		n[6];
+	Datum		v[7];
+	bool		n[7];
 	bool		found;
 
 	execute(PLAN_BY_KEY, values, NULL, SPI_OK_SELECT);
@@ -896,16 +1038,38 @@ LedgerFindKey(Ledger *ledger, int64 account_id, const char *key, KeyedEntry *ent
 	{
 		old = MemoryContextSwitchTo(ledger->context);
 		heap_deform_tuple(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, v, n);
-		entry->seq = DatumGetInt64(v[0]);
-		entry->kind = TextDatumGetCString(v[1]);
-		entry->points = DatumGetInt64(v[2]);
-		entry->source_id = n[3] ? 0 : DatumGetInt64(v[3]);
-		LotsFromDatum(v[4], &entry->lots);
-		entry->detail = copy_varlena(v[5], n[5]);
+		entry->account_id = DatumGetInt64(v[0]);
+		entry->seq = DatumGetInt64(v[1]);
+		entry->kind = TextDatumGetCString(v[2]);
+		entry->points = DatumGetInt64(v[3]);
+		entry->source_id = n[4] ? 0 : DatumGetInt64(v[4]);
+		LotsFromDatum(v[5], &entry->lots);
+		entry->detail = copy_varlena(v[6], n[6]);
 		MemoryContextSwitchTo(old);
 	}
 	SPI_freetuptable(SPI_tuptable);
 	return found;
+}
+
+/* Find the entry that a key made for a member: in its own account, in its household's or in one that it left. */
+bool
+LedgerFindKey(Ledger *ledger, const Account *member, const char *key, KeyedEntry *entry)
+{
+	Datum	   *left;
+	int			n = 0;
+
+	if (find_key(ledger, member->account_id, key, entry) ||
+		(member->household_id != 0 && find_key(ledger, member->household_id, key, entry)))
+		return true;
+	if (member->left_households != NULL)
+		deconstruct_array(member->left_households, INT8OID, sizeof(int64), FLOAT8PASSBYVAL,
+						  TYPALIGN_DOUBLE, &left, NULL, &n);
+	for (int i = 0; i < n; i++)
+	{
+		if (find_key(ledger, DatumGetInt64(left[i]), key, entry))
+			return true;
+	}
+	return false;
 }
 
 /* The points that entries of one kind posted for a source. */
@@ -922,21 +1086,6 @@ LedgerSumOfKind(Ledger *ledger, int64 source_id, const char *kind)
 	return sum;
 }
 
-/* The account that took over another one, 0 where none did. */
-int64
-LedgerMergedInto(Ledger *ledger, int64 account_id)
-{
-	Datum		value = Int64GetDatum(account_id);
-	bool		isnull = true;
-	Datum		into = (Datum) 0;
-
-	execute(PLAN_MERGED_INTO, &value, NULL, SPI_OK_SELECT);
-	if (SPI_processed == 1)
-		into = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
-	SPI_freetuptable(SPI_tuptable);
-	return isnull ? 0 : DatumGetInt64(into);
-}
-
 /* Let one account, and those merged into it before, be taken over by another; both are locked. */
 void
 LedgerMerge(Ledger *ledger, int64 account_id, int64 into)
@@ -944,6 +1093,40 @@ LedgerMerge(Ledger *ledger, int64 account_id, int64 into)
 	Datum		values[2] = {Int64GetDatum(account_id), Int64GetDatum(into)};
 
 	execute(PLAN_MERGE, values, NULL, SPI_OK_UPDATE);
+}
+
+/* Let a member share the account of a household from now on; both are locked and flushed. */
+void
+LedgerJoin(Ledger *ledger, const Account *member, int64 household_id, const char *reason)
+{
+	Datum		values[5] = {Int64GetDatum(member->account_id), Int64GetDatum(household_id),
+		TimestampTzGetDatum(ledger->now), Int64GetDatum(member->seq),
+		reason == NULL ? (Datum) 0 : CStringGetTextDatum(reason)
+	};
+	char		nulls[5] = {' ', ' ', ' ', ' ', reason == NULL ? 'n' : ' '};
+
+	execute(PLAN_JOIN, values, nulls, SPI_OK_INSERT);
+}
+
+/* Let a member have an account of its own again; both are locked and flushed. */
+void
+LedgerLeave(Ledger *ledger, const Account *member, const char *reason)
+{
+	Datum		values[3] = {Int64GetDatum(member->account_id), TimestampTzGetDatum(ledger->now),
+		reason == NULL ? (Datum) 0 : CStringGetTextDatum(reason)
+	};
+	char		nulls[3] = {' ', ' ', reason == NULL ? 'n' : ' '};
+
+	execute(PLAN_LEAVE, values, nulls, SPI_OK_UPDATE);
+}
+
+/* Let a member spend from its household's account, or not; it is locked. */
+void
+LedgerBlock(Ledger *ledger, const Account *member, bool blocked)
+{
+	Datum		values[2] = {Int64GetDatum(member->account_id), BoolGetDatum(blocked)};
+
+	execute(PLAN_BLOCK, values, NULL, SPI_OK_UPDATE);
 }
 
 /* What an account lost by expiry: the sum of its closing entries, negative. */

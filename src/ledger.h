@@ -7,11 +7,14 @@
 
 #include "postgres.h"
 
+#include "utils/array.h"
 #include "utils/timestamp.h"
 
 #include "lots.h"
 #include "seal.h"
 #include "tally.h"
+
+#define FIRST_HOUSEHOLD	INT64CONST(4000000000000001)	/* as household_id_seq begins */
 
 /* Points set aside for a redemption that is still to be captured or released */
 typedef struct Hold
@@ -46,6 +49,9 @@ typedef struct Account
 	bool		closed;
 	bool		frozen;
 	int64		merged_into;	/* 0: not merged */
+	int64		household_id;	/* the account that the member shares; 0: none */
+	bool		household_blocked;	/* the member does not spend from it */
+	ArrayType  *left_households;	/* of int8, NULL: none */
 	TimestampTz joined_at;
 
 	/* set by LedgerLoadMembers */
@@ -75,7 +81,8 @@ typedef struct Posting
 typedef struct Posted
 {
 	int64		source_id;
-	int64		account_id;
+	int64		account_id;		/* where it stands now */
+	int64		member_id;		/* whose it was */
 	TimestampTz recorded_at;	/* of the first entry */
 	LotSet		lots;
 	TallySet	tally;
@@ -88,6 +95,7 @@ typedef struct Posted
 /* An entry that a key made */
 typedef struct KeyedEntry
 {
+	int64		account_id;
 	int64		seq;
 	char	   *kind;
 	int64		points;
@@ -100,8 +108,11 @@ typedef struct Ledger Ledger;
 
 extern Ledger *LedgerOpen(void);
 extern void LedgerLock(Ledger *ledger, int64 *account_ids, int n);
+extern bool LedgerHasHouseholds(void);
+extern int	LedgerLockMembers(Ledger *ledger, int64 *member_ids, int n, Account **accounts);
 extern void LedgerRead(Ledger *ledger, int64 account_id);
 extern Account *LedgerAccount(Ledger *ledger, int64 account_id);
+extern Account *LedgerHome(Ledger *ledger, Account *member);
 extern void LedgerLoadMembers(Ledger *ledger);
 extern int	LedgerAccounts(Ledger *ledger, Account **accounts);
 extern int64 LedgerPost(Ledger *ledger, Account *account, const Posting *posting);
@@ -111,11 +122,14 @@ extern int32 LedgerTierAt(Ledger *ledger, int64 account_id, TimestampTz at);
 extern void LedgerHold(Ledger *ledger, int64 source_id, int64 account_id,
 					   const char *reason, const char *detail);
 extern int	LedgerPosted(Ledger *ledger, int64 *source_ids, int n, Posted **posted);
-extern bool LedgerFindKey(Ledger *ledger, int64 account_id, const char *key, KeyedEntry *entry);
+extern bool LedgerFindKey(Ledger *ledger, const Account *member, const char *key, KeyedEntry *entry);
 extern int64 LedgerSumOfKind(Ledger *ledger, int64 source_id, const char *kind);
-extern int64 LedgerMergedInto(Ledger *ledger, int64 account_id);
 extern void LedgerMerge(Ledger *ledger, int64 account_id, int64 into);
-extern int	LedgerLockPosted(Ledger *ledger, int64 source_id, Posted **posted);
+extern void LedgerJoin(Ledger *ledger, const Account *member, int64 household_id, const char *reason);
+extern void LedgerLeave(Ledger *ledger, const Account *member, const char *reason);
+extern void LedgerBlock(Ledger *ledger, const Account *member, bool blocked);
+extern int	LedgerLockPosted(Ledger *ledger, int64 *source_ids, int n, const int64 *member_ids,
+							 int nmembers, Posted **posted);
 extern void LedgerExpired(Ledger *ledger, int64 account_id, LotSet *lots);
 extern int64 LedgerNextSource(void);
 extern void LedgerFlush(Ledger *ledger);

@@ -26,7 +26,7 @@
 #include "program.h"
 #include "tier.h"
 
-/* Lock one account, which must exist. */
+/* Lock the account of a member, which must exist: its own or its household's. */
 static Account *
 lock_account(Ledger *ledger, int64 account_id)
 {
@@ -39,7 +39,7 @@ lock_account(Ledger *ledger, int64 account_id)
 				(errcode(ERRCODE_LY_UNKNOWN_MEMBER),
 				 errmsg("member " INT64_FORMAT " does not exist", account_id),
 				 errhint("loyalty.enroll makes a member.")));
-	return account;
+	return LedgerHome(ledger, account);
 }
 
 /* A text argument, NULL where it is null. */
@@ -617,18 +617,23 @@ loyalty_release_pending(PG_FUNCTION_ARGS)
 
 	SPI_connect();
 	ledger = LedgerOpen();
-	n = LedgerLockPosted(ledger, source_id, &posted);
+	n = LedgerLockPosted(ledger, &source_id, 1, NULL, 0, &posted);
 	for (int i = 0; i < n; i++)
 	{
 		Account    *account = LedgerAccount(ledger, posted[i].account_id);
-		Program    *program = ProgramPin(account->program_id);
-		int32		today = ProgramDay(program, LedgerNow(ledger));
-		int32		day = PG_ARGISNULL(1) ? today : PG_GETARG_DATEADT(1);
+		Program    *program;
+		int32		today;
+		int32		day;
 		LotSet		scratch;
 		LotSet		delta;
 		Posting		posting = {.kind = "release", .source_id = source_id, .lots = &delta,
 		.reason = text_argument(fcinfo, 2), .occurred_at = LedgerNow(ledger)};
 
+		if (account == NULL)
+			continue;			/* nothing was posted */
+		program = ProgramPin(account->program_id);
+		today = ProgramDay(program, LedgerNow(ledger));
+		day = PG_ARGISNULL(1) ? today : PG_GETARG_DATEADT(1);
 		if (day < today || DATE_NOT_FINITE(day))
 			ereport(ERROR,
 					(errcode(ERRCODE_LY_INVALID_TIME),

@@ -217,13 +217,13 @@ explain_event(ReturnSetInfo *rsinfo, Ledger *ledger, Program *program, Account *
 	put_tier(rsinfo, program, &award.breakdown);
 }
 
-/* What was posted to one account; NULL where nothing was. */
+/* What the event's member earned by it; NULL where it is nothing. */
 static const Posted *
-posted_to(const Posted *posted, int n, int64 account_id)
+posted_for(Ledger *ledger, const Posted *posted, int n, const Event *event)
 {
 	for (int i = 0; i < n; i++)
 	{
-		if (posted[i].account_id == account_id)
+		if (CorrectConcerns(ledger, event, &posted[i]))
 			return &posted[i];
 	}
 	return NULL;
@@ -259,8 +259,9 @@ loyalty_explain_source(PG_FUNCTION_ARGS)
 		program = ProgramPin(account->program_id);
 		PG_TRY();
 		{
-			explain_event((ReturnSetInfo *) fcinfo->resultinfo, ledger, program, account,
-						  &event, posted_to(posted, nposted, event.member_id));
+			explain_event((ReturnSetInfo *) fcinfo->resultinfo, ledger, program,
+						  LedgerHome(ledger, account), &event,
+						  posted_for(ledger, posted, nposted, &event));
 		}
 		PG_FINALLY();
 		{

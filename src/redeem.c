@@ -1,7 +1,7 @@
 /*
  * redeem.c
  *	  Points after they are earned: redeem, hold, capture, release, undo,
- *	  transfer, write-off, merge.
+ *	  transfer, write-off.
  *
  * Each locks its accounts in ascending order, looks its key up under the lock,
  * decides with the pure rooms, posts and flushes.  A key with the content that
@@ -33,9 +33,9 @@
 typedef struct Operation
 {
 	Ledger	   *ledger;
-	Account    *account;		/* of the member, or the one that it was merged into */
+	Account    *account;		/* of the member, its household or the one that it was merged into */
 	int64		member_id;
-	bool		closed;			/* the member is */
+	Account		member;			/* as the member's own account says */
 	Program    *program;
 	int32		today;
 	const char *key;
@@ -131,7 +131,7 @@ points_argument(FunctionCallInfo fcinfo, int number)
  * Operations
  * ------------------------------------------------------------------------ */
 
-/* The account of a member under its lock. */
+/* The own account of a member under its lock. */
 static Account *
 locked_account(Ledger *ledger, int64 member_id)
 {
@@ -151,24 +151,24 @@ locked_account(Ledger *ledger, int64 member_id)
  * It is locked after the member's own, whatever their order: only operations on
  * merged members hold the one while they wait for the other.
  */
-static void
-follow_merge(Operation *op, int64 other_id)
+static Account *
+follow_merge(const Operation *op, int64 other_id)
 {
-	int64		into = op->account->merged_into;
+	int64		into = op->member.merged_into;
 	int64		ids[2] = {into, other_id};
 
 	LedgerLock(op->ledger, ids, other_id == 0 ? 1 : 2);
-	op->account = locked_account(op->ledger, into);
+	return locked_account(op->ledger, into);
 }
 
-/* Find what a key made for the account, or for the member's own before it was merged. */
+/* Find what a key made for the member, or for the one that it was merged into. */
 static bool
 find_key(const Operation *op, const char *key, KeyedEntry *entry)
 {
-	if (LedgerFindKey(op->ledger, op->account->account_id, key, entry))
+	if (LedgerFindKey(op->ledger, &op->member, key, entry))
 		return true;
-	return op->member_id != op->account->account_id &&
-		LedgerFindKey(op->ledger, op->member_id, key, entry);
+	return op->member.merged_into != 0 &&
+		LedgerFindKey(op->ledger, locked_account(op->ledger, op->member.merged_into), key, entry);
 }
 
 /* Begin an operation: lock the accounts, pin the programme, look the key up. */
@@ -176,16 +176,18 @@ static void
 begin_operation(Operation *op, int64 member_id, int64 other_id, const char *key)
 {
 	int64		ids[2] = {member_id, other_id};
+	Account    *own;
 
 	SPI_connect();
 	op->ledger = LedgerOpen();
 	op->key = key;
 	LedgerLock(op->ledger, ids, other_id == 0 ? 1 : 2);
-	op->account = locked_account(op->ledger, member_id);
+	own = locked_account(op->ledger, member_id);
+	op->member = *own;
 	op->member_id = member_id;
-	op->closed = op->account->closed;
-	if (op->account->merged_into != 0)
-		follow_merge(op, other_id);
+	if (own->merged_into != 0)
+		own = follow_merge(op, other_id);
+	op->account = LedgerHome(op->ledger, own);
 	op->program = ProgramPin(op->account->program_id);
 	op->today = ProgramDay(op->program, LedgerNow(op->ledger));
 	op->replayed = find_key(op, key, &op->first);
@@ -247,18 +249,27 @@ check_may_spend(const Operation *op)
 	const Account *account = op->account;
 	int64		debt = lotset_debt(&account->lots);
 
-	if (op->closed)
+	if (op->member.closed || account->closed)
 		ereport(ERROR,
 				(errcode(ERRCODE_LY_MEMBER_CLOSED),
-				 errmsg("member " INT64_FORMAT " is closed", op->member_id),
-				 op->member_id == account->account_id ? 0 :
-				 errhint("It was merged into member " INT64_FORMAT ".", account->account_id)));
-	if (account->frozen)
+				 errmsg("member " INT64_FORMAT " is closed",
+						op->member.closed ? op->member_id : account->account_id),
+				 op->member.merged_into == 0 ? 0 :
+				 errhint("It was merged into member " INT64_FORMAT ".", op->member.merged_into)));
+	if (op->member.frozen || account->frozen)
 		ereport(ERROR,
 				(errcode(ERRCODE_LY_MEMBER_FROZEN),
-				 errmsg("member " INT64_FORMAT " is frozen", account->account_id),
+				 errmsg("member " INT64_FORMAT " is frozen",
+						op->member.frozen ? op->member_id : account->account_id),
 				 errdetail("A frozen member earns and does not spend."),
 				 errhint("loyalty.set_member_status(member_id, 'active') thaws it.")));
+	if (op->member.household_blocked)
+		ereport(ERROR,
+				(errcode(ERRCODE_LY_BLOCKED_IN_HOUSEHOLD),
+				 errmsg("member " INT64_FORMAT " does not spend from household " INT64_FORMAT,
+						op->member_id, op->member.household_id),
+				 errdetail("The household blocked it; what it earns still goes there."),
+				 errhint("loyalty.block_in_household(member_id, false) lets it spend again.")));
 	if (debt > 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_LY_IN_DEBT),
@@ -531,6 +542,14 @@ read_request(const Operation *op, FunctionCallInfo fcinfo, const char *name, int
 	request->content = DetailEnd(&detail);
 }
 
+/* In a household's account a detail says who acted. */
+static void
+name_member(const Operation *op, Detail *detail)
+{
+	if (op->member.household_id != 0)
+		DetailInteger(detail, "member", op->member_id);
+}
+
 /* The detail of an entry or hold: the request and its worth. */
 static Datum
 worth_detail(const Operation *op, Datum content, const Redeemed *redeemed)
@@ -539,6 +558,7 @@ worth_detail(const Operation *op, Datum content, const Redeemed *redeemed)
 
 	DetailBegin(&detail);
 	DetailObject(&detail, "request", content);
+	name_member(op, &detail);
 	if (redeemed->money != (Datum) 0)
 	{
 		DetailNumeric(&detail, "money", redeemed->money, false);
@@ -692,6 +712,7 @@ hold_detail(const Operation *op, Datum content, const Redeemed *redeemed)
 
 	DetailBegin(&detail);
 	DetailObject(&detail, "request", content);
+	name_member(op, &detail);
 	DetailInteger(&detail, "held", redeemed->points);
 	if (redeemed->money != (Datum) 0)
 	{
@@ -760,6 +781,7 @@ resolution_detail(const Hold *hold, const char *name, Datum asked,
 
 	DetailBegin(&detail);
 	DetailCopy(&detail, "request", hold->detail);
+	DetailCopy(&detail, "member", hold->detail);
 	DetailCopy(&detail, "held", hold->detail);
 	DetailCopy(&detail, "held_money", hold->detail);
 	DetailCopy(&detail, "currency", hold->detail);
@@ -1071,7 +1093,17 @@ loyalty_undo_tender(PG_FUNCTION_ARGS)
  * Transfer and write-off
  * ------------------------------------------------------------------------ */
 
-/* Demand that points may go from one member to another. */
+/* Demand that a member may receive points. */
+static void
+check_receiver(const Account *to)
+{
+	if (to->closed)
+		ereport(ERROR,
+				(errcode(ERRCODE_LY_MEMBER_CLOSED),
+				 errmsg("member " INT64_FORMAT " is closed", to->account_id)));
+}
+
+/* Demand that points may go from one account to another. */
 static void
 check_transfer(const Operation *op, const Account *to, int64 points)
 {
@@ -1082,10 +1114,10 @@ check_transfer(const Operation *op, const Account *to, int64 points)
 				(errcode(ERRCODE_LY_INVALID_TRANSFER),
 				 errmsg("members " INT64_FORMAT " and " INT64_FORMAT " are of different programmes",
 						op->account->account_id, to->account_id)));
-	if (to->closed)
+	if (to == op->account)
 		ereport(ERROR,
-				(errcode(ERRCODE_LY_MEMBER_CLOSED),
-				 errmsg("member " INT64_FORMAT " is closed", to->account_id)));
+				(errcode(ERRCODE_LY_INVALID_TRANSFER),
+				 errmsg("members of household " INT64_FORMAT " share their points", to->account_id)));
 	if (most >= 0 && points > most)
 		ereport(ERROR,
 				(errcode(ERRCODE_LY_ABOVE_MAXIMUM),
@@ -1142,6 +1174,7 @@ loyalty_transfer(PG_FUNCTION_ARGS)
 	Operation	op;
 	Detail		asked;
 	Datum		content;
+	Account    *receiver;
 	Account    *to;
 
 	if (from_id == to_id)
@@ -1149,7 +1182,8 @@ loyalty_transfer(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_LY_INVALID_TRANSFER),
 				 errmsg("a member cannot transfer points to itself")));
 	begin_operation(&op, from_id, to_id, new_key_argument(fcinfo, 3));
-	to = locked_account(op.ledger, to_id);
+	receiver = locked_account(op.ledger, to_id);
+	to = LedgerHome(op.ledger, receiver);
 	DetailBegin(&asked);
 	DetailText(&asked, "operation", "transfer");
 	DetailInteger(&asked, "to", to_id);
@@ -1162,6 +1196,7 @@ loyalty_transfer(PG_FUNCTION_ARGS)
 		check_may_spend(&op);
 		settle(&op, op.account);
 		settle(&op, to);
+		check_receiver(receiver);
 		check_transfer(&op, to, points);
 		move_points(&op, to, points, text_argument(fcinfo, 4), content);
 	}
@@ -1224,136 +1259,6 @@ loyalty_write_off(PG_FUNCTION_ARGS)
 	end_operation(&op);
 	SPI_finish();
 	PG_RETURN_INT64(lot.amount);
-}
-
-/* Demand that one member may be merged into another. */
-static void
-check_merge(const Account *from, const Account *to)
-{
-	const char *problem = NULL;
-
-	if (from->account_id == to->account_id)
-		problem = "A member cannot be merged into itself.";
-	else if (from->program_id != to->program_id)
-		problem = "They are of different programmes.";
-	else if (from->merged_into != 0)
-		problem = "The first was merged into another member before.";
-	else if (to->closed)
-		problem = "The second is closed.";
-	else if (from->nholds > 0)
-		problem = "The first has points on hold.";
-	if (problem != NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_LY_INVALID_MERGE),
-				 errmsg("member " INT64_FORMAT " cannot be merged into member " INT64_FORMAT,
-						from->account_id, to->account_id),
-				 errdetail("%s", problem)));
-}
-
-/* What taking over lots posts: debts are settled on either side. */
-static void
-take_over(const Account *to, const LotSet *lots, int32 today, LotSet *delta)
-{
-	LotSet		none;
-	LotSet		scratch;
-	LotSet		balance;
-	int64		taken;
-
-	lotset_init(&none);
-	lotset_init(delta);
-	for (int i = 0; i < lots->n; i++)
-	{
-		if (lots->lot[i].amount > 0)
-			LotsRaise(lotset_earn(&to->lots, lots->lot[i], delta));
-	}
-	lotset_copy(&balance, HoldsFree(to, &scratch));
-	LotsRaise(lotset_add(&balance, delta));
-	LotsRaise(lotset_take_back(&balance, &none, lotset_debt(lots), today, NEGATIVE_ALLOW, -1, &none,
-							   &taken));
-	LotsRaise(lotset_add(delta, &none));
-}
-
-/* Keep the better of two members' tiers, and what both together have earned. */
-static void
-merge_tiers(Ledger *ledger, const Program *program, const Account *from, Account *to,
-			int64 source_id)
-{
-	int			theirs = ProgramTierIndex(program, from->tier_id);
-	int			ours = ProgramTierIndex(program, to->tier_id);
-
-	if (theirs > ours || (theirs == ours && theirs != NO_TIER && from->tier_until > to->tier_until))
-		LedgerSetTier(ledger, to, from->tier_id, from->tier_since, from->tier_until, "merged",
-					  source_id, NULL);
-	AwardPromote(ledger, program, to, source_id);
-}
-
-/* Move everything of one account to another. */
-static int64
-merge_accounts(Ledger *ledger, const Program *program, Account *from, Account *to,
-			   const char *reason)
-{
-	int32		today = ProgramDay(program, LedgerNow(ledger));
-	LotSet		given;
-	LotSet		taken;
-	TallySet	tally;
-	int64		points;
-	Detail		detail;
-	Posting		posting = {.kind = "merge", .reason = reason, .occurred_at = LedgerNow(ledger),
-	.source_id = LedgerNextSource()};
-
-	lotset_copy(&given, &from->lots);
-	tallyset_copy(&tally, &from->tally);
-	LotsRaise(lotset_total(&given, &points));
-	take_over(to, &given, today, &taken);
-	DetailBegin(&detail);
-	DetailInteger(&detail, "from", from->account_id);
-	DetailInteger(&detail, "to", to->account_id);
-	posting.detail = DetailEnd(&detail);
-	posting.lots = &taken;
-	posting.tally = &tally;
-	LedgerPost(ledger, to, &posting);
-	LotsRaise(lotset_negate(&given));
-	TallyRaise(tallyset_negate(&tally));
-	posting.lots = &given;
-	LedgerPost(ledger, from, &posting);
-	merge_tiers(ledger, program, from, to, posting.source_id);
-	return points;
-}
-
-PG_FUNCTION_INFO_V1(loyalty_post_merge);
-
-/* post_merge(from, to, reason): move everything of one member to another; the points moved. */
-Datum
-loyalty_post_merge(PG_FUNCTION_ARGS)
-{
-	int64		ids[2] = {member_argument(fcinfo, 0), member_argument(fcinfo, 1)};
-	int64		from_id = ids[0];
-	int64		to_id = ids[1];
-	Ledger	   *ledger;
-	Account    *from;
-	Account    *to;
-	Program    *program;
-	int64		points = 0;
-
-	SPI_connect();
-	ledger = LedgerOpen();
-	LedgerLock(ledger, ids, 2);
-	from = locked_account(ledger, from_id);
-	to = locked_account(ledger, to_id);
-	if (from->merged_into != to_id || from_id == to_id)
-	{
-		program = ProgramPin(from->program_id);
-		HoldsSettle(ledger, program, from);
-		HoldsSettle(ledger, program, to);
-		check_merge(from, to);
-		points = merge_accounts(ledger, program, from, to, text_argument(fcinfo, 2));
-		ProgramUnpin(program);
-		LedgerFlush(ledger);
-		LedgerMerge(ledger, from_id, to_id);
-	}
-	LedgerClose(ledger);
-	SPI_finish();
-	PG_RETURN_INT64(points);
 }
 
 PG_FUNCTION_INFO_V1(loyalty_lots_at);

@@ -7,7 +7,7 @@ COMMENT ON SEQUENCE loyalty.member_id_seq IS 'Numbers members and their accounts
 CREATE TABLE loyalty.member (
     member_id   bigint PRIMARY KEY DEFAULT nextval('loyalty.member_id_seq'),
     program_id  integer NOT NULL,
-    external_id text NOT NULL CHECK (external_id <> ''),
+    external_id text NOT NULL CHECK (external_id <> '' AND octet_length(external_id) <= 500),
     joined_at   timestamptz NOT NULL DEFAULT now() CHECK (isfinite(joined_at)),
     status      text NOT NULL DEFAULT 'active' CHECK (status IN ('active', 'frozen', 'closed')),
     birthday    date CHECK (birthday BETWEEN '1850-01-01' AND '2200-01-01'),

@@ -33,8 +33,8 @@ CREATE TABLE loyalty.purchase (
     lines           loyalty.line[],
     attributes      jsonb,
     status          text NOT NULL DEFAULT 'completed',
-    source          text NOT NULL DEFAULT 'purchase',
-    reference       text,
+    source          text NOT NULL DEFAULT 'purchase' CHECK (octet_length(source) <= 500),
+    reference       text CHECK (octet_length(reference) <= 1000),
     CONSTRAINT purchase_reference_key UNIQUE (source, reference)
 );
 ALTER SEQUENCE loyalty.transaction_id_seq OWNED BY loyalty.purchase.purchase_id;
@@ -62,8 +62,8 @@ CREATE TABLE loyalty.activity (
     subject         text,
     attributes      jsonb,
     status          text NOT NULL DEFAULT 'completed',
-    source          text NOT NULL DEFAULT 'activity',
-    reference       text,
+    source          text NOT NULL DEFAULT 'activity' CHECK (octet_length(source) <= 500),
+    reference       text CHECK (octet_length(reference) <= 1000),
     CONSTRAINT activity_reference_key UNIQUE (source, reference)
 );
 COMMENT ON TABLE loyalty.activity IS 'Something a member did other than buying: signed up, reviewed, visited; an INSERT awards its points';

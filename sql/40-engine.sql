@@ -79,6 +79,11 @@ CREATE FUNCTION loyalty.check_rule(name text, event text, kind text, points text
 REVOKE ALL ON FUNCTION loyalty.check_rule(text, text, text, text, text) FROM PUBLIC;
 COMMENT ON FUNCTION loyalty.check_rule(text, text, text, text, text) IS 'Compiles a rule; raises LY201 or LY202 where it is wrong or not allowed';
 
+CREATE FUNCTION loyalty.check_source(source text) RETURNS void
+    LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'loyalty_check_source';
+REVOKE ALL ON FUNCTION loyalty.check_source(text) FROM PUBLIC;
+COMMENT ON FUNCTION loyalty.check_source(text) IS 'Refuses (LY902) a source that belongs to an attached table, except to the rows of that table';
+
 CREATE FUNCTION loyalty.rule_constant(condition text, event text) RETURNS text
     LANGUAGE C STABLE STRICT AS 'MODULE_PATHNAME', 'loyalty_rule_constant';
 REVOKE ALL ON FUNCTION loyalty.rule_constant(text, text) FROM PUBLIC;

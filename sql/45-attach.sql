@@ -11,13 +11,14 @@ CREATE TABLE loyalty.attachment (
     qualifies       text,
     lines_relation  regclass UNIQUE,
     lines_key       text,
-    lines_query     text,
-    header_query    text
+    header_key      text,
+    lines_mapping   jsonb
 );
 CREATE UNIQUE INDEX attachment_relation_idx ON loyalty.attachment (relation, (kind = 'return'));
 COMMENT ON TABLE loyalty.attachment IS 'Tables whose rows become purchases, activities or returns; one table may hold purchases and their returns';
 COMMENT ON COLUMN loyalty.attachment.source IS 'Stands as source in the rows received; unique for ever';
 COMMENT ON COLUMN loyalty.attachment.mapping IS 'SQL expressions over the table''s row: member (external id), reference, occurred_at, amount, ...';
+COMMENT ON COLUMN loyalty.attachment.lines_relation IS 'The table of the lines, whose lines_key names the header''s header_key; lines_mapping holds SQL expressions over its row';
 CREATE TRIGGER configuration_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON loyalty.attachment
     FOR EACH STATEMENT EXECUTE FUNCTION loyalty.configuration_changed();
 
@@ -60,6 +61,38 @@ $$;
 REVOKE ALL ON FUNCTION loyalty.attach_triggers(regclass) FROM PUBLIC;
 COMMENT ON FUNCTION loyalty.attach_triggers(regclass) IS 'Puts the triggers on an attached table and on those of its partitions that lack them; run it again after adding a partition';
 
+CREATE FUNCTION loyalty.column_type(relation regclass, name text) RETURNS text
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+    AS $$ SELECT format_type(a.atttypid, NULL) FROM pg_attribute a WHERE a.attrelid = relation AND a.attname = name AND NOT a.attisdropped $$;
+REVOKE ALL ON FUNCTION loyalty.column_type(regclass, text) FROM PUBLIC;
+COMMENT ON FUNCTION loyalty.column_type(regclass, text) IS 'The type of a column, NULL where there is none';
+
+CREATE FUNCTION loyalty.lines_query(a loyalty.attachment) RETURNS text
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    -- every part of the mapping was compiled as one allowed expression over the row of that name
+    SELECT format(
+        'SELECT n.member, n.reference, n.occurred_at, n.occurred_local, n.store, n.channel, n.currency, n.amount, n.tax, n.shipping, n.discount, n.paid_with_points, n.paid_with_gift_card, '
+        'CASE WHEN n.qualifies THEN (SELECT jsonb_agg(jsonb_strip_nulls(jsonb_build_object(%s)) ORDER BY %I.tableoid, %I.ctid) FROM %s AS %I WHERE %I.%I = n.lines_of::%s) END AS lines, n.attributes, n.lines_of, n.qualifies '
+        'FROM loyalty_header n',
+        (SELECT string_agg(format('%L, (%s)', e.key, e.value), ', ') FROM jsonb_each_text(a.lines_mapping) e),
+        c.relname, c.relname, a.lines_relation, c.relname, c.relname, a.lines_key, loyalty.column_type(a.lines_relation, a.lines_key))
+    FROM pg_class c WHERE c.oid = a.lines_relation
+$$;
+REVOKE ALL ON FUNCTION loyalty.lines_query(loyalty.attachment) FROM PUBLIC;
+COMMENT ON FUNCTION loyalty.lines_query(loyalty.attachment) IS 'How the engine reads the lines of mapped headers, by the names that the tables have now; NULL where lines have no table of their own';
+
+CREATE FUNCTION loyalty.header_query(a loyalty.attachment) RETURNS text
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    -- (h.*) is the row even where the table has a column h
+    SELECT format('SELECT (h.*)::%s FROM %s AS h WHERE h.%I = ANY ($1::%s[])', a.relation, a.relation, a.header_key,
+                  loyalty.column_type(a.relation, a.header_key))
+    WHERE a.lines_relation IS NOT NULL
+$$;
+REVOKE ALL ON FUNCTION loyalty.header_query(loyalty.attachment) FROM PUBLIC;
+COMMENT ON FUNCTION loyalty.header_query(loyalty.attachment) IS 'How the engine reads the headers of changed lines, likewise';
+
 CREATE FUNCTION loyalty.attach(relation regclass, kind text, mapping jsonb, program_id integer,
         qualifies text DEFAULT NULL, source text DEFAULT NULL,
         lines regclass DEFAULT NULL, lines_key text DEFAULT NULL, header_key text DEFAULT NULL,
@@ -74,9 +107,7 @@ DECLARE
     needed text[] := CASE kind WHEN 'return' THEN ARRAY['reference', 'purchase'] WHEN 'activity' THEN ARRAY['member', 'reference', 'kind'] ELSE ARRAY['member', 'reference', 'amount'] END;
     stray text;
     id integer;
-    table_name text;
-    lines_query text;
-    header_query text;
+    old loyalty.attachment;
 BEGIN
     IF kind IS NULL OR kind NOT IN ('purchase', 'activity', 'return') THEN
         RAISE EXCEPTION '"%" is not a kind of transaction', kind USING ERRCODE = 'LY501', HINT = 'Kinds are purchase, activity and return.';
@@ -84,11 +115,20 @@ BEGIN
     IF kind <> 'purchase' AND lines IS NOT NULL THEN
         RAISE EXCEPTION 'only purchases have lines in a table of their own' USING ERRCODE = 'LY501', HINT = 'Map lines to a jsonb array instead.';
     END IF;
+    IF coalesce((SELECT c.relkind FROM pg_class c WHERE c.oid = relation), 'x') NOT IN ('r', 'p') THEN
+        RAISE EXCEPTION '% is not a table', coalesce(relation::text, 'NULL') USING ERRCODE = 'LY501';
+    END IF;
+    IF mapping IS NULL OR jsonb_typeof(mapping) <> 'object' OR jsonb_typeof(lines_mapping) <> 'object' THEN
+        RAISE EXCEPTION 'a mapping is an object of SQL expressions' USING ERRCODE = 'LY501', HINT = 'For example {"member": "customer", "reference": "id::text", "amount": "total"}.';
+    END IF;
+    SELECT * INTO old FROM loyalty.attachment a WHERE a.source = coalesce(source, relation::text || CASE WHEN kind = 'return' THEN ' returns' ELSE '' END);
+    IF FOUND AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = old.relation) THEN
+        DELETE FROM loyalty.attachment a WHERE a.attachment_id = old.attachment_id;
+    ELSIF FOUND AND old.relation <> relation THEN
+        RAISE EXCEPTION 'source "%" belongs to table %', old.source, old.relation USING ERRCODE = 'LY504', HINT = 'Give another source.';
+    END IF;
     IF EXISTS (SELECT FROM loyalty.attachment a WHERE a.relation = relation AND (a.kind = 'return') = (kind = 'return')) THEN
         RAISE EXCEPTION 'table % is attached already', relation USING ERRCODE = 'LY504', HINT = 'loyalty.detach lets go of it.';
-    END IF;
-    IF (SELECT c.relkind FROM pg_class c WHERE c.oid = relation) NOT IN ('r', 'p') THEN
-        RAISE EXCEPTION '% is not a table', relation USING ERRCODE = 'LY501';
     END IF;
     SELECT k INTO stray FROM jsonb_object_keys(mapping) k WHERE k <> ALL (known) LIMIT 1;
     IF stray IS NOT NULL THEN
@@ -110,25 +150,13 @@ BEGIN
             RAISE EXCEPTION 'mapping of lines % is not complete or names "%"', lines, stray
                 USING ERRCODE = 'LY501', HINT = 'Give lines_key, header_key and a lines_mapping with sku, quantity, unit_price, amount, discount.';
         END IF;
-        SELECT c.relname INTO table_name FROM pg_class c WHERE c.oid = lines;
-        -- every part was compiled above as one allowed expression over the row of that name
-        lines_query := format(
-            'SELECT n.member, n.reference, n.occurred_at, n.occurred_local, n.store, n.channel, n.currency, n.amount, n.tax, n.shipping, n.discount, n.paid_with_points, n.paid_with_gift_card, '
-            'CASE WHEN n.qualifies THEN (SELECT jsonb_agg(jsonb_strip_nulls(jsonb_build_object(%s)) ORDER BY %I.tableoid, %I.ctid) FROM %s AS %I WHERE %I.%I = n.lines_of::%s) END AS lines, n.attributes, n.lines_of, n.qualifies '
-            'FROM loyalty_header n',
-            (SELECT string_agg(format('%L, (%s)', e.key, e.value), ', ') FROM jsonb_each_text(lines_mapping) e),
-            table_name, table_name, lines, table_name, table_name, lines_key,
-            (SELECT format_type(a.atttypid, NULL) FROM pg_attribute a WHERE a.attrelid = lines AND a.attname = lines_key AND NOT a.attisdropped));
-        -- (h.*) is the row even where the table has a column h
-        header_query := format('SELECT (h.*)::%s FROM %s AS h WHERE h.%I = ANY ($1::%s[])', relation, relation, header_key,
-            (SELECT format_type(a.atttypid, NULL) FROM pg_attribute a WHERE a.attrelid = relation AND a.attname = header_key AND NOT a.attisdropped));
-        IF lines_query IS NULL OR header_query IS NULL THEN
+        IF loyalty.column_type(lines, lines_key) IS NULL OR loyalty.column_type(relation, header_key) IS NULL THEN
             RAISE EXCEPTION 'column % of % or % of % does not exist', lines_key, lines, header_key, relation USING ERRCODE = 'LY501';
         END IF;
         mapping := mapping || jsonb_build_object('lines_of', format('%I::text', header_key));
     END IF;
-    INSERT INTO loyalty.attachment (relation, kind, program_id, source, mapping, qualifies, lines_relation, lines_key, lines_query, header_query)
-        VALUES (relation, kind, program_id, coalesce(source, relation::text || CASE WHEN kind = 'return' THEN ' returns' ELSE '' END), mapping, qualifies, lines, lines_key, lines_query, header_query)
+    INSERT INTO loyalty.attachment (relation, kind, program_id, source, mapping, qualifies, lines_relation, lines_key, header_key, lines_mapping)
+        VALUES (relation, kind, program_id, coalesce(source, relation::text || CASE WHEN kind = 'return' THEN ' returns' ELSE '' END), mapping, qualifies, lines, lines_key, header_key, lines_mapping)
         RETURNING attachment_id INTO id;
     PERFORM loyalty.attach_triggers(relation);
     IF lines IS NOT NULL THEN

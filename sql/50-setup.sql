@@ -383,9 +383,6 @@ AS $$
     SELECT r.name, 'notice', 'It gives nothing.', 'Its points are 0.'
         FROM r WHERE r.kind <> 'multiply' AND r.points ~ '^0(\.0+)?$'
     UNION ALL
-    SELECT r.name, 'error', 'It gives a negative number.', 'An award with it is refused; take points with loyalty.adjust.'
-        FROM r WHERE r.points ~ '^-\s*[0-9.]*[1-9]'  AND r.points ~ '^-\s*[0-9]+(\.[0-9]+)?$'
-    UNION ALL
     SELECT n.name, 'warning', format('No %s is called "%s".', n.column_name, n.value), 'Correct the name, or add it first.'
         FROM named n
         WHERE CASE n.column_name
@@ -469,7 +466,7 @@ BEGIN
 EXCEPTION WHEN check_violation OR not_null_violation THEN
     -- the row itself is not for an error message or a log
     RAISE EXCEPTION 'member is not valid'
-        USING ERRCODE = 'LY304', HINT = 'external_id is not empty, joined_at is finite, a birthday lies between 1850 and 2200.';
+        USING ERRCODE = 'LY304', HINT = 'external_id is not empty and has up to 500 bytes, joined_at is finite, a birthday lies between 1850 and 2200.';
 END
 $$;
 COMMENT ON FUNCTION loyalty.enroll IS 'Makes a member, or finds the one with that external id; returns member_id';
@@ -480,6 +477,8 @@ CREATE FUNCTION loyalty.set_member_status(member_id bigint, status text) RETURNS
 AS $$
 #variable_conflict use_variable
 BEGIN
+    -- as an UPDATE of the member locks them
+    PERFORM FROM loyalty.member m WHERE m.member_id = member_id FOR NO KEY UPDATE;
     PERFORM FROM loyalty.account a WHERE a.account_id = member_id FOR NO KEY UPDATE;
     IF status IS NULL OR status NOT IN ('active', 'frozen', 'closed') THEN
         RAISE EXCEPTION '"%" is not a status of a member', status USING ERRCODE = 'LY304', HINT = 'A member is active, frozen or closed.';

@@ -90,8 +90,8 @@ DECLARE
     frozen loyalty.lots;
     at timestamptz;
 BEGIN
-    IF NOT isfinite(day) THEN
-        RAISE EXCEPTION 'as_of must be a finite day' USING ERRCODE = 'LY102';
+    IF day NOT BETWEEN '0001-01-01' AND '9999-12-31' THEN
+        RAISE EXCEPTION 'as_of must be a day of the years 1 to 9999' USING ERRCODE = 'LY102';
     END IF;
     IF day >= today THEN
         SELECT x.free, x.held INTO l, frozen FROM loyalty.account a,
@@ -200,8 +200,8 @@ BEGIN
     p.member_id := member_id;
     p.amount := amount;
     p.lines := lines;
-    p.occurred_at := occurred_at;
-    p.recorded_at := greatest(occurred_at, now());
+    p.occurred_at := coalesce(occurred_at, now());
+    p.recorded_at := greatest(p.occurred_at, now());
     p.store := store;
     p.channel := channel;
     p.currency := currency;

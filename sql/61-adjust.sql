@@ -52,6 +52,21 @@ $$;
 COMMENT ON FUNCTION loyalty.posted_before(bigint, text, text, bigint, timestamptz, text, loyalty.tally, date) IS 'Locks the account; the entry that a key already made, NULL where it made none; LY404 where it made another';
 REVOKE ALL ON FUNCTION loyalty.posted_before(bigint, text, text, bigint, timestamptz, text, loyalty.tally, date) FROM PUBLIC;
 
+CREATE FUNCTION loyalty.check_own_key(key text) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF key = '' OR octet_length(key) > 500 THEN
+        RAISE EXCEPTION 'a key is not empty and has up to 500 bytes' USING ERRCODE = 'LY403';
+    END IF;
+    IF starts_with(key, 'loyalty:') THEN
+        RAISE EXCEPTION 'keys that begin with "loyalty:" are the engine''s own' USING ERRCODE = 'LY403', HINT = 'Take another key.';
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION loyalty.check_own_key(text) IS 'Refuses keys that callers cannot use';
+REVOKE ALL ON FUNCTION loyalty.check_own_key(text) FROM PUBLIC;
+
 CREATE FUNCTION loyalty.check_points(points bigint, reason text, occurred_at timestamptz) RETURNS void
     LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -72,9 +87,9 @@ $$;
 COMMENT ON FUNCTION loyalty.check_points(bigint, text, timestamptz) IS 'Refuses points by hand without a reason, amount or time';
 REVOKE ALL ON FUNCTION loyalty.check_points(bigint, text, timestamptz) FROM PUBLIC;
 
-CREATE FUNCTION loyalty.adjust(member_id bigint, points bigint, reason text, key text DEFAULT NULL,
+CREATE FUNCTION loyalty.post_adjustment(member_id bigint, points bigint, reason text, key text DEFAULT NULL,
         occurred_at timestamptz DEFAULT NULL, expires_on date DEFAULT NULL) RETURNS bigint
-    LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_variable
 DECLARE
@@ -106,6 +121,18 @@ BEGIN
     RETURN loyalty.post(member_id, 'adjust', l, '{}', at, reason, key);
 END
 $$;
+COMMENT ON FUNCTION loyalty.post_adjustment(bigint, bigint, text, text, timestamptz, date) IS 'adjust, with a key of the engine''s own or of the caller''s';
+REVOKE ALL ON FUNCTION loyalty.post_adjustment(bigint, bigint, text, text, timestamptz, date) FROM PUBLIC;
+
+CREATE FUNCTION loyalty.adjust(member_id bigint, points bigint, reason text, key text DEFAULT NULL,
+        occurred_at timestamptz DEFAULT NULL, expires_on date DEFAULT NULL) RETURNS bigint
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM loyalty.check_own_key(key);
+    RETURN loyalty.post_adjustment(member_id, points, reason, key, occurred_at, expires_on);
+END
+$$;
 COMMENT ON FUNCTION loyalty.adjust(bigint, bigint, text, text, timestamptz, date) IS 'Gives or takes points (smallest units) by hand, with a mandatory reason; returns the entry''s number. The same key and content again returns the first entry';
 REVOKE ALL ON FUNCTION loyalty.adjust(bigint, bigint, text, text, timestamptz, date) FROM PUBLIC;
 
@@ -127,6 +154,7 @@ BEGIN
     IF points < 0 OR spend < 0 OR visits < 0 OR key IS NULL THEN
         RAISE EXCEPTION 'an opening balance is not negative and has a key' USING ERRCODE = 'LY403';
     END IF;
+    PERFORM loyalty.check_own_key(key);
     first := loyalty.posted_before(member_id, key, 'open', points, occurred_at, reason, t, expires_on);
     IF first IS NOT NULL THEN
         RETURN first;
@@ -156,6 +184,7 @@ BEGIN
         RAISE EXCEPTION 'an imported entry needs the key that it had' USING ERRCODE = 'LY403',
             HINT = 'The key makes a second import of the same file harmless.';
     END IF;
+    PERFORM loyalty.check_own_key(key);
     t := loyalty.tally(loyalty.local_day(m.program_id, occurred_at), spend, greatest(points, 0), visits);
     first := loyalty.posted_before(member_id, key, 'import', points, occurred_at, reason, t, expires_on);
     IF first IS NOT NULL THEN

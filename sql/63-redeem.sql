@@ -17,6 +17,11 @@ BEGIN
         RAISE EXCEPTION 'order_amount % is not an amount of money', order_amount
             USING ERRCODE = 'LY101', DETAIL = 'Expected an amount from 0 to 10^12.';
     END IF;
+    IF EXISTS (SELECT FROM unnest(lines) l CROSS JOIN LATERAL unnest(ARRAY[l.quantity, l.unit_price, l.amount, l.discount]) x (value)
+               WHERE x.value < 0 OR x.value = 'NaN' OR x.value >= 1e12)
+       OR EXISTS (SELECT FROM unnest(lines) l WHERE coalesce(l.amount, l.quantity * l.unit_price) IS NULL) THEN
+        RAISE EXCEPTION 'a line is not valid' USING ERRCODE = 'LY106', DETAIL = 'Expected an amount, or a quantity and a unit price, from 0 to 10^12.';
+    END IF;
     payable := order_amount * p.redeem_max_share;
     IF lines IS NOT NULL THEN
         payable := least(payable, (SELECT coalesce(sum(least(x.amount, p.redeem_line_max)), 0) * CASE WHEN order_amount IS NULL THEN p.redeem_max_share ELSE 1 END
@@ -102,6 +107,7 @@ BEGIN
     IF reason IS NULL OR btrim(reason) = '' THEN
         RAISE EXCEPTION 'a merge needs a reason' USING ERRCODE = 'LY402', HINT = 'Say why, for the member and the auditor.';
     END IF;
+    PERFORM FROM loyalty.member m WHERE m.member_id IN (from_member, to_member) ORDER BY m.member_id FOR NO KEY UPDATE;
     points := loyalty.post_merge(from_member, to_member, reason);
     UPDATE loyalty.member m SET status = 'closed' WHERE m.member_id = from_member AND m.status <> 'closed';
     RETURN points;

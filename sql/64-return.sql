@@ -58,7 +58,7 @@ COMMENT ON COLUMN loyalty.returned.amount IS 'Worth of what came back, in the pu
 COMMENT ON COLUMN loyalty.returned.money IS 'Of that, what goes back as money';
 COMMENT ON COLUMN loyalty.returned.points_money IS 'Of that, the share that was paid with points, in the original ratio';
 COMMENT ON COLUMN loyalty.returned.points_restored IS 'Points given back for points_money, where the purchase names its redemption';
-COMMENT ON COLUMN loyalty.returned.points_taken IS 'Points taken back that the purchase had earned, less where the negative policy takes less';
+COMMENT ON COLUMN loyalty.returned.points_taken IS 'Points of the entry that took them back; less than was earned where the negative policy takes less. Where they had died and were closed, that entry takes them from an entry that opens them again';
 COMMENT ON COLUMN loyalty.returned.complete IS 'Nothing of the purchase is left after this return';
 
 CREATE FUNCTION loyalty.return_lines(lines jsonb) RETURNS loyalty.return_line[]
@@ -346,6 +346,7 @@ BEGIN
     IF TG_RELID <> 'loyalty.purchase_return'::regclass THEN
         RAISE EXCEPTION 'table "%" may not return purchases', TG_TABLE_NAME USING ERRCODE = 'LY902';
     END IF;
+    PERFORM loyalty.check_source(n.source) FROM (SELECT DISTINCT q.source FROM new_rows q WHERE q.recorded_at = now()) n;
     -- purchases before accounts, each in ascending order: as an UPDATE of purchases does;
     -- a purchase that is only now being committed is not locked here and does not exist for these returns
     SELECT array_agg(x.return_id), array_agg(x.purchase_id) INTO returns, purchases

@@ -457,8 +457,8 @@ CREATE FUNCTION loyalty.credit_voucher(v loyalty.voucher) RETURNS void
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    PERFORM loyalty.adjust(v.redeem_member_id, (v.value * 10::numeric ^ p.points_scale)::bigint,
-                           format('voucher %s', v.voucher_id), format('voucher %s', v.voucher_id))
+    PERFORM loyalty.post_adjustment(v.redeem_member_id, (v.value * 10::numeric ^ p.points_scale)::bigint,
+                                    format('voucher %s', v.voucher_id), format('loyalty:voucher %s', v.voucher_id))
         FROM loyalty.program p WHERE p.program_id = v.program_id;
 END
 $$;
@@ -572,8 +572,14 @@ AS $$
     SELECT 'the points of a voucher are given once it is redeemed', v.redeem_member_id, format('voucher %s', v.voucher_id)
         FROM loyalty.voucher v JOIN loyalty.program p USING (program_id)
         WHERE v.kind = 'points' AND v.status = 'redeemed'
-            AND NOT EXISTS (SELECT FROM loyalty.entry n WHERE n.account_id = v.redeem_member_id AND n.kind = 'adjust'
-                            AND n.key = format('voucher %s', v.voucher_id) AND n.points = v.value * 10::numeric ^ p.points_scale)
+            AND NOT EXISTS (SELECT FROM loyalty.entry n
+                            WHERE (n.account_id = v.redeem_member_id OR n.account_id IN (SELECT h.household_id FROM loyalty.household_member h WHERE h.member_id = v.redeem_member_id))
+                                AND n.kind = 'adjust' AND n.key = format('loyalty:voucher %s', v.voucher_id) AND n.points = v.value * 10::numeric ^ p.points_scale)
+    UNION ALL
+    SELECT 'points were given for a voucher that was redeemed', n.account_id, n.reason
+        FROM loyalty.entry n
+        WHERE n.kind = 'adjust' AND starts_with(n.key, 'loyalty:voucher ')
+            AND NOT EXISTS (SELECT FROM loyalty.voucher v WHERE v.voucher_id = substr(n.key, 17)::bigint AND v.status = 'redeemed')
 $$;
 COMMENT ON FUNCTION loyalty.check_vouchers() IS 'The invariants of vouchers, a part of check()';
 REVOKE ALL ON FUNCTION loyalty.check_vouchers() FROM PUBLIC;

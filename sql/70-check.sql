@@ -1,6 +1,76 @@
 /*
  * check: every invariant that exists, one row for each that is broken.
  */
+CREATE FUNCTION loyalty.check_transactions() RETURNS TABLE (invariant text, account_id bigint, detail text)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH posted AS MATERIALIZED (
+        SELECT e.source_id, loyalty.spend(loyalty.sum(e.tally)) AS spend, sum(e.points) AS points
+        FROM loyalty.entry e WHERE e.kind IN ('earn', 'correct', 'return') GROUP BY 1)
+    SELECT 'the ledger counts what a purchase cost, less what came back', p.member_id,
+           format('purchase %s: %s, less %s; counted %s', p.purchase_id, p.amount, coalesce(r.amount, 0), s.spend)
+        FROM posted s
+            JOIN loyalty.purchase p ON p.purchase_id = s.source_id
+            JOIN loyalty.member m ON m.member_id = p.member_id
+            JOIN loyalty.program g ON g.program_id = m.program_id
+            LEFT JOIN LATERAL (SELECT sum(d.amount) AS amount, bool_or(d.complete) AS complete FROM loyalty.returned d WHERE d.purchase_id = p.purchase_id) r ON true
+        WHERE p.status = 'completed' AND coalesce(p.currency, g.currency) = g.currency
+            AND s.spend <> CASE WHEN r.complete THEN 0 ELSE round(p.amount, 4) - coalesce(r.amount, 0) END
+    UNION ALL
+    SELECT 'a void activity nets to nothing', v.member_id, format('activity %s: %s', v.activity_id, s.points)
+        FROM posted s JOIN loyalty.activity v ON v.activity_id = s.source_id
+        WHERE v.status = 'void' AND s.points <> 0
+    UNION ALL
+    SELECT 'what a return took and gave back is in the ledger', p.member_id,
+           format('return %s: took %s, in the ledger %s; gave back %s, in the ledger %s', d.return_id, d.points_taken, coalesce(t.points, 0), d.points_restored, coalesce(u.points, 0))
+        FROM loyalty.returned d
+            LEFT JOIN loyalty.purchase p USING (purchase_id)
+            LEFT JOIN (SELECT e.key, -sum(e.points) AS points FROM loyalty.entry e WHERE e.kind = 'return' GROUP BY 1) t ON t.key = 'loyalty:return ' || d.return_id
+            LEFT JOIN (SELECT e.key, sum(e.points) AS points FROM loyalty.entry e WHERE e.kind = 'undo' AND starts_with(e.key, 'loyalty:tender ') GROUP BY 1) u ON u.key = 'loyalty:tender ' || d.return_id
+        WHERE d.points_taken <> coalesce(t.points, 0) OR d.points_restored <> coalesce(u.points, 0)
+            OR NOT EXISTS (SELECT FROM loyalty.purchase_return r WHERE r.return_id = d.return_id)
+    UNION ALL
+    SELECT 'transactions are of members that exist', x.member_id, x.what
+        FROM (SELECT p.member_id, 'purchase ' || p.purchase_id FROM loyalty.purchase p
+              UNION ALL SELECT v.member_id, 'activity ' || v.activity_id FROM loyalty.activity v) AS x (member_id, what)
+        WHERE x.member_id IS NOT NULL AND NOT EXISTS (SELECT FROM loyalty.member m WHERE m.member_id = x.member_id)
+    UNION ALL
+    SELECT 'a purchase was paid by a redemption that exists', p.member_id, format('purchase %s, redemption %s', p.purchase_id, p.redemption_id)
+        FROM loyalty.purchase p
+        WHERE p.redemption_id IS NOT NULL
+            AND NOT EXISTS (SELECT FROM loyalty.entry e WHERE e.source_id = p.redemption_id AND e.kind IN ('redeem', 'capture'))
+    UNION ALL
+    SELECT 'a merged account says into which', e.account_id, format('merged into %s', e.detail ->> 'to')
+        FROM loyalty.entry e JOIN loyalty.account a USING (account_id)
+        WHERE e.kind = 'merge' AND (e.detail ->> 'from')::bigint = e.account_id AND a.merged_into IS NULL
+    UNION ALL
+    SELECT 'an account knows its last event', a.account_id, format('account %s, entries %s', a.last_event_at, l.at)
+        FROM loyalty.account a LEFT JOIN (SELECT e.account_id, max(e.occurred_at) AS at FROM loyalty.entry e GROUP BY 1) l USING (account_id)
+        WHERE a.last_event_at IS DISTINCT FROM l.at
+    UNION ALL
+    SELECT 'tiers are those of the programme', x.account_id, format('tier %s', x.tier_id)
+        FROM (SELECT a.account_id, a.tier_id FROM loyalty.account a UNION ALL SELECT c.account_id, c.tier_id FROM loyalty.tier_change c) x
+        WHERE x.tier_id IS NOT NULL
+            AND NOT EXISTS (SELECT FROM loyalty.tier t JOIN loyalty.account a USING (program_id) WHERE t.tier_id = x.tier_id AND a.account_id = x.account_id)
+    UNION ALL
+    SELECT 'the tier is held since and until the last change says', a.account_id, format('since %s until %s, history %s until %s', a.tier_since, a.tier_until, c.changed_at, c.until)
+        FROM loyalty.account a CROSS JOIN LATERAL
+            (SELECT t.changed_at, t.until FROM loyalty.tier_change t WHERE t.account_id = a.account_id ORDER BY t.number DESC LIMIT 1) c
+        WHERE (a.tier_since, a.tier_until) IS DISTINCT FROM (c.changed_at, c.until)
+    UNION ALL
+    SELECT 'rule versions that awards pinned are kept', NULL, format('rule version %s', x.rule_version_id)
+        FROM (SELECT DISTINCT r.rule_version_id FROM loyalty.entry e CROSS JOIN LATERAL loyalty.breakdown_rules(e.breakdown) r WHERE r.rule_version_id > 0) x
+        WHERE NOT EXISTS (SELECT FROM loyalty.rule_version v WHERE v.rule_version_id = x.rule_version_id)
+    UNION ALL
+    SELECT 'unique keys stand', NULL, w.name
+        FROM unnest(ARRAY['entry_pkey', 'entry_key_idx', 'account_pkey', 'purchase_pkey', 'purchase_reference_key', 'activity_pkey', 'activity_reference_key',
+                          'purchase_return_reference_key', 'member_pkey', 'member_program_id_external_id_key', 'held_award_pkey', 'returned_pkey']) AS w (name)
+        WHERE NOT EXISTS (SELECT FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+                          WHERE c.relname = w.name AND c.relnamespace = 'loyalty'::regnamespace AND i.indisunique AND i.indisvalid)
+$$;
+COMMENT ON FUNCTION loyalty.check_transactions() IS 'Invariants between transactions and the ledger, and of what the ledger refers to; a part of check()';
+REVOKE ALL ON FUNCTION loyalty.check_transactions() FROM PUBLIC;
+
 CREATE FUNCTION loyalty.check() RETURNS TABLE (invariant text, account_id bigint, detail text)
     LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     SET jit = off
@@ -54,7 +124,7 @@ AS $$
     SELECT 'what is configured belongs to a programme', NULL, x.what
         FROM (SELECT program_id, 'tier ' || name FROM loyalty.tier UNION ALL SELECT program_id, 'rule ' || name FROM loyalty.rule
               UNION ALL SELECT program_id, 'article ' || sku FROM loyalty.product UNION ALL SELECT program_id, 'table ' || relation::text FROM loyalty.attachment
-              UNION ALL SELECT program_id, 'member ' || external_id FROM loyalty.member) AS x (program_id, what)
+              UNION ALL SELECT program_id, 'member ' || external_id FROM loyalty.member UNION ALL SELECT program_id, 'account ' || account_id FROM loyalty.account) AS x (program_id, what)
         WHERE NOT EXISTS (SELECT FROM loyalty.program p WHERE p.program_id = x.program_id)
     UNION ALL
     SELECT 'every rule version belongs to a rule', NULL, v.rule_version_id::text
@@ -115,7 +185,7 @@ AS $$
         HAVING sum(n.points) > 0 OR count(*) FILTER (WHERE n.kind <> 'undo') <> 1
     UNION ALL
     SELECT 'held lots are in the account', a.account_id, format('hold %s', h.key)
-        FROM loyalty.account a CROSS JOIN LATERAL unnest(a.holds) h
+        FROM loyalty.account a JOIN loyalty.program USING (program_id) CROSS JOIN LATERAL unnest(a.holds) h
         WHERE EXISTS (SELECT FROM loyalty.lots_at(a.program_id, a.lots, a.holds, NULL, '-infinity') f, loyalty.unnest(f.free) l WHERE l.points < 0 AND isfinite(l.available_from))
     UNION ALL
     SELECT 'a hold is open or resolved', a.account_id, format('hold %s', h.key)
@@ -156,6 +226,8 @@ AS $$
             AND a.last_event_at IS NOT NULL
             AND EXISTS (SELECT FROM loyalty.entry n WHERE n.account_id = a.account_id AND n.kind = 'earn'
                         AND n.seq > (SELECT coalesce(max(o.seq), 0) FROM loyalty.entry o WHERE o.account_id = a.account_id AND o.kind IN ('open', 'import', 'adjust')))
+    UNION ALL
+    SELECT * FROM loyalty.check_transactions()
     UNION ALL
     SELECT * FROM loyalty.check_vouchers()
     UNION ALL

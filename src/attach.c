@@ -34,6 +34,7 @@
 #include "errors.h"
 #include "expression.h"
 #include "program.h"
+#include "source.h"
 
 /* The columns of a mapped row */
 typedef struct Target
@@ -147,7 +148,7 @@ read_registry(Attachment *attachment, bool returns, Datum *mapping)
 	char	   *key;
 
 	if (SPI_execute_with_args("SELECT a.kind, a.program_id, a.source, a.mapping, a.qualifies,"
-							  " a.lines_query, a.header_query, a.lines_key,"
+							  " loyalty.lines_query(a), loyalty.header_query(a), a.lines_key,"
 							  " a.lines_relation IN ($1, r.root), $1::pg_catalog.regclass::pg_catalog.text,"
 							  " (SELECT c.relname FROM pg_catalog.pg_class c WHERE c.oid = a.relation),"
 							  " a.relation::pg_catalog.oid, coalesce(a.lines_relation::pg_catalog.oid, 0::pg_catalog.oid)"
@@ -444,6 +445,16 @@ static const char *const unknown_member_sql[ATTACHED_KINDS] = {
 	" IS NOT DISTINCT FROM (n.amount, loyalty.return_lines(n.lines)::pg_catalog.text," \
 	" coalesce(n.purchase_source, 'purchase'), n.purchase)"
 
+/* references that a statement has twice; that they stand for one thing is nothing a statement can say */
+static const char *const twice_sql[ATTACHED_KINDS] = {
+	"SELECT n.reference FROM loyalty_mapped n WHERE n.qualifies AND $1 IS NOT NULL AND $2 IS NOT NULL"
+	" GROUP BY n.reference HAVING pg_catalog.count(*) > 1 LIMIT 1",
+	"SELECT n.reference FROM loyalty_mapped n WHERE n.qualifies AND $1 IS NOT NULL AND ($2 IS NOT NULL)"
+	" GROUP BY n.reference HAVING pg_catalog.count(*) > 1 LIMIT 1",
+	"SELECT n.reference FROM loyalty_mapped n WHERE n.qualifies AND $1 IS NOT NULL AND (($2 IS NOT NULL))"
+	" GROUP BY n.reference HAVING pg_catalog.count(*) > 1 LIMIT 1"
+};
+
 static const char *const duplicate_sql[ATTACHED_KINDS] = {
 	"SELECT n.reference FROM loyalty_mapped n JOIN loyalty.purchase p ON p.source = $2 AND p.reference = n.reference"
 	" WHERE n.qualifies AND p.status = 'completed' AND (p.amount <> n.amount OR p.member_id IS DISTINCT FROM " MEMBER_OF ") LIMIT 1",
@@ -506,7 +517,7 @@ kept_plan(const char *sql)
 	{
 		const char *sql;
 		SPIPlanPtr	plan;
-	}			kept[12];
+	}			kept[16];
 	Oid			types[2] = {INT4OID, TEXTOID};
 	int			i = 0;
 
@@ -537,9 +548,23 @@ run_over_mapped(const Attachment *attachment, const char *sql, int expected)
 		elog(ERROR, "could not receive the rows of table %s", attachment->label);
 }
 
+/* Refuse a reference that stands twice in one statement. */
+static void
+check_twice(const Attachment *attachment)
+{
+	run_over_mapped(attachment, twice_sql[attachment->kind], SPI_OK_SELECT);
+	if (SPI_processed > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_LY_DUPLICATE_REFERENCE),
+				 errmsg("reference \"%s\" of table %s stands twice in one statement",
+						SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1),
+						attachment->label),
+				 errhint("A row that comes again is harmless in a statement of its own.")));
+}
+
 /* Refuse members that do not exist, and on INSERT references that stand for something else. */
 static void
-check_mapped(const Attachment *attachment, bool inserting)
+check_mapped(const Attachment *attachment, bool inserting, int64 nrows)
 {
 	run_over_mapped(attachment, unknown_member_sql[attachment->kind], SPI_OK_SELECT);
 	if (SPI_processed > 0)
@@ -551,6 +576,8 @@ check_mapped(const Attachment *attachment, bool inserting)
 						   SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1),
 						   attachment->label),
 				 errhint("loyalty.enroll makes a member; map member to null for guests.")));
+	if (nrows > 1)
+		check_twice(attachment);
 	if (!inserting && attachment->kind != ATTACHED_RETURN)
 		return;
 	run_over_mapped(attachment, duplicate_sql[attachment->kind], SPI_OK_SELECT);
@@ -618,7 +645,7 @@ add_lines(const Attachment *attachment, Tuplestorestate *mapped)
 {
 	Tuplestorestate *with_lines;
 
-	if (attachment->lines_query == NULL)
+	if (!OidIsValid(attachment->lines_relation))
 		return mapped;
 	read_as_owner(attachment, attachment->lines_relation, attachment->lines_query, 0, NULL, NULL);
 	with_lines = tuplestore_begin_heap(false, false, work_mem);
@@ -644,6 +671,23 @@ register_mapped(const char *name, Tuplestorestate *mapped, TupleDesc desc)
 		elog(ERROR, "could not register %s", name);
 }
 
+/* Insert the mapped rows, whose source nobody else may use. */
+static void
+insert_mapped(const Attachment *attachment)
+{
+	bool		before = SourceReceiving(true);
+
+	PG_TRY();
+	{
+		run_over_mapped(attachment, receive_sql[attachment->kind], SPI_OK_INSERT);
+	}
+	PG_FINALLY();
+	{
+		SourceReceiving(before);
+	}
+	PG_END_TRY();
+}
+
 /* Void, insert or update what the mapped rows say. */
 static void
 receive_mapped(const Attachment *attachment, Tuplestorestate *mapped, TupleDesc desc,
@@ -654,12 +698,12 @@ receive_mapped(const Attachment *attachment, Tuplestorestate *mapped, TupleDesc 
 	register_mapped("loyalty_header", mapped, desc);
 	complete = add_lines(attachment, mapped);
 	register_mapped("loyalty_mapped", complete, desc);
-	check_mapped(attachment, inserting);
+	check_mapped(attachment, inserting, tuplestore_tuple_count(complete));
 	if (attachment->kind == ATTACHED_RETURN)
 		keep_returns(attachment);
 	else if (!inserting)
 		run_over_mapped(attachment, void_sql[attachment->kind], SPI_OK_UPDATE);
-	run_over_mapped(attachment, receive_sql[attachment->kind], SPI_OK_INSERT);
+	insert_mapped(attachment);
 	SPI_unregister_relation("loyalty_mapped");
 	SPI_unregister_relation("loyalty_header");
 	if (complete != mapped)
@@ -867,11 +911,22 @@ loyalty_check_mapping(PG_FUNCTION_ARGS)
 {
 	Attachment	attachment = {0};
 
+	for (int i = 0; i < 3; i++)
+	{
+		if (PG_ARGISNULL(i))
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("argument %d of check_mapping must not be null", i + 1)));
+	}
 	attachment.context = CurrentMemoryContext;
 	attachment.relid = PG_GETARG_OID(0);
 	attachment.kind = attached_kind(text_to_cstring(PG_GETARG_TEXT_PP(1)));
 	attachment.label = get_rel_name(attachment.relid);
 	attachment.row_name = attachment.label;
+	if (attachment.label == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_LY_MAPPING_FAILED),
+				 errmsg("relation %u does not exist", attachment.relid)));
 	compile_mapping(&attachment, PG_GETARG_DATUM(2),
 					PG_ARGISNULL(3) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(3)));
 	PG_RETURN_VOID();

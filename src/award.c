@@ -33,6 +33,7 @@
 #include "compat.h"
 #include "errors.h"
 #include "hold.h"
+#include "source.h"
 
 #define CHUNK_EVENTS	4096
 #define CHUNK_BYTES		(16 * 1024 * 1024)
@@ -274,6 +275,7 @@ check_guest(Batch *batch, TupleTableSlot *row)
 	Event		event;
 
 	EventRead(batch->layout, row, &event);
+	SourceCheck(event.source);
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(batch->scratch);
 }
@@ -298,6 +300,8 @@ collect_row(Batch *batch, TupleTableSlot *row, TupleTableSlot *scratch)
 	event = palloc(sizeof(Event));
 	ExecStoreMinimalTuple(ExecCopySlotMinimalTuple(row), scratch, false);
 	EventRead(batch->layout, scratch, event);
+	if (!batch->correcting)
+		SourceCheck(event->source);
 	event->home_id = event->member_id;
 	batch->event[batch->nevents++] = event;
 	ExecClearTuple(scratch);

@@ -40,8 +40,8 @@ extern void CorrectEvent(Ledger *ledger, Program *program, Account *account, Eve
 extern bool CorrectConcerns(Ledger *ledger, const Event *event, const Posted *posted);
 extern void CorrectAway(Ledger *ledger, Program *program, Account *account, Event *event,
 						const Posted *posted);
-extern void CorrectReturn(Ledger *ledger, Program *program, Account *account, Event *event,
-						  const Posted *posted, const Posting *posting);
+extern int64 CorrectReturn(Ledger *ledger, Program *program, Account *account, Event *event,
+						   const Posted *posted, const Posting *posting);
 extern bool TransactionRead(int64 source_id, bool lock, Event *event);
 
 #endif							/* LOYALTY_AWARD_H */

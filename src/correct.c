@@ -158,9 +158,9 @@ target_tally(const Program *program, const Event *event, int64 points, const Ret
 
 /*
  * Post the difference between what a source should have given (NULL: nothing),
- * less what was returned of it, and what was posted.
+ * less what was returned of it, and what was posted; the points posted.
  */
-static void
+static int64
 post_difference(Ledger *ledger, Program *program, Account *account, const Event *event,
 				const Posted *posted, const Award *target, const Posting *like)
 {
@@ -184,12 +184,14 @@ post_difference(Ledger *ledger, Program *program, Account *account, const Event 
 	difference_lots(ledger, program, account, event, posted, after - before, &lots);
 	TallyRaise(tallyset_subtract(&tally, &posted->tally));
 	if (lots.n == 0 && tally.n == 0 && posting.key == NULL)
-		return;
+		return 0;
+	LotsRaise(lotset_total(&lots, &after));
 	posting.lots = &lots;
 	posting.tally = &tally;
 	LedgerPost(ledger, account, &posting);
 	AwardPromote(ledger, program, account, event->source_id);
 	AwardRevokePromotion(ledger, program, account, event->source_id);
+	return after;
 }
 
 /* A posting of a correction: its breakdown is the difference to what was posted. */
@@ -265,8 +267,8 @@ read_gross(const Posted *posted, Award *gross)
 		gross->points -= gross->breakdown.rule[i].points;
 }
 
-/* Take back what was returned of an event and is not taken back yet. */
-void
+/* Take back what was returned of an event and is not taken back yet; returns the points. */
+int64
 CorrectReturn(Ledger *ledger, Program *program, Account *account, Event *event,
 			  const Posted *posted, const Posting *posting)
 {
@@ -274,5 +276,5 @@ CorrectReturn(Ledger *ledger, Program *program, Account *account, Event *event,
 
 	read_gross(posted, &gross);
 	EventConvert(event, program);
-	post_difference(ledger, program, account, event, posted, &gross, posting);
+	return -post_difference(ledger, program, account, event, posted, &gross, posting);
 }

@@ -295,22 +295,28 @@ name_rule(void *arg)
 			   context->rule->name, context->rule->version, context->source_id);
 }
 
+/* Tell whether a rule may give this: a finite number that is not negative and not beyond all bounds. */
+bool
+EarnIsAllowed(Numeric value)
+{
+	return !numeric_is_nan(value) && !numeric_is_inf(value) && compare(value, whole(0)) >= 0 &&
+		compare(value, whole(MAX_AWARD)) <= 0;
+}
+
 /* Refuse what no rule may give. */
 static void
 check_value(const Rule *rule, Numeric value, int64 source_id)
 {
 	char	   *text;
 
+	if (EarnIsAllowed(value))
+		return;
 	if (!numeric_is_nan(value) && !numeric_is_inf(value) && compare(value, whole(0)) >= 0)
-	{
-		if (compare(value, whole(MAX_AWARD)) <= 0)
-			return;
 		ereport(ERROR,
 				(errcode(ERRCODE_LY_POINTS_OVERFLOW),
 				 errmsg("rule \"%s\" gives too many points on transaction " INT64_FORMAT,
 						rule->name, source_id),
 				 errdetail("One rule gives at most " INT64_FORMAT ".", MAX_AWARD)));
-	}
 	text = DatumGetCString(DirectFunctionCall1(numeric_out, NumericGetDatum(value)));
 	ereport(ERROR,
 			(errcode(ERRCODE_LY_RULE_FAILED),

@@ -40,6 +40,7 @@ typedef struct RuleVerdict
 	int64		points;
 } RuleVerdict;
 
+extern bool EarnIsAllowed(Numeric value);
 extern void EarnDecide(Program *program, Event *event, const MemberFacts *member,
 					   TimestampTz known_at, Award *award);
 extern RuleVerdict *EarnExplain(Program *program, Event *event, const MemberFacts *member,

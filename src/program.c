@@ -964,19 +964,26 @@ ProgramRate(const Program *program, const char *currency, int32 day)
  * Checks of rules before they are saved
  * ------------------------------------------------------------------------ */
 
-/* Compile a rule to raise what is wrong with it. */
-void
+/* Compile a rule to raise what is wrong with it; its points where they are constant, else NULL. */
+Numeric
 ProgramCheckRule(const char *name, const char *event, const char *kind, const char *points,
 				 const char *condition)
 {
+	Expression *compiled;
+	Datum		value;
+	bool		isnull;
+
 	uint32		visible = visible_rows(event_of(event));
 	ExpressionScope *scope = make_scope(CurrentMemoryContext);
 	char	   *owner = psprintf("rule \"%s\"", name);
 
 	kind_of(kind);
-	ExpressionCompile(scope, visible, points, NUMERICOID, "points", owner);
+	compiled = ExpressionCompile(scope, visible, points, NUMERICOID, "points", owner);
 	if (condition != NULL)
 		ExpressionCompile(scope, visible, condition, BOOLOID, "condition", owner);
+	if (!ExpressionIsConstant(compiled, &value, &isnull) || isnull)
+		return NULL;
+	return DatumGetNumeric(value);
 }
 
 /* true, false or null where a condition is constant, else NULL. */

@@ -143,7 +143,7 @@ extern int32 ProgramDay(const Program *program, TimestampTz at);
 extern Timestamp ProgramLocal(const Program *program, TimestampTz at);
 extern Numeric ProgramRate(const Program *program, const char *currency, int32 day);
 
-extern void ProgramCheckRule(const char *name, const char *event, const char *kind,
+extern Numeric ProgramCheckRule(const char *name, const char *event, const char *kind,
 							 const char *points, const char *condition);
 extern const char *ProgramConstant(const char *condition, const char *event);
 

@@ -245,7 +245,12 @@ loyalty_explain_source(PG_FUNCTION_ARGS)
 
 	InitMaterializedSRF(fcinfo, 0);
 	SPI_connect();
-	if (!TransactionRead(source_id, false, &event) || !event.has_member)
+	if (!TransactionRead(source_id, false, &event))
+		ereport(ERROR,
+				(errcode(ERRCODE_LY_UNKNOWN_TRANSACTION),
+				 errmsg("transaction " INT64_FORMAT " does not exist", source_id),
+				 errhint("Give the number of a purchase or an activity.")));
+	if (!event.has_member)
 	{
 		SPI_finish();
 		return (Datum) 0;
@@ -284,6 +289,7 @@ Datum
 loyalty_check_rule(PG_FUNCTION_ARGS)
 {
 	char	   *arguments[5];
+	Numeric		constant;
 
 	for (int i = 0; i < 5; i++)
 		arguments[i] = PG_ARGISNULL(i) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(i));
@@ -292,7 +298,14 @@ loyalty_check_rule(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_LY_INVALID_RULE),
 				 errmsg("a rule needs a name, an event, a kind and points")));
-	ProgramCheckRule(arguments[0], arguments[1], arguments[2], arguments[3], arguments[4]);
+	constant = ProgramCheckRule(arguments[0], arguments[1], arguments[2], arguments[3],
+								arguments[4]);
+	if (constant != NULL && !EarnIsAllowed(constant))
+		ereport(ERROR,
+				(errcode(ERRCODE_LY_INVALID_RULE),
+				 errmsg("rule \"%s\" could never give its points: %s", arguments[0], arguments[3]),
+				 errdetail("A rule gives a finite number that is not negative."),
+				 errhint("loyalty.adjust takes points away.")));
 	PG_RETURN_VOID();
 }
 

@@ -659,6 +659,14 @@ loyalty_redeem(PG_FUNCTION_ARGS)
  * Hold, capture, release
  * ------------------------------------------------------------------------ */
 
+/* Tell whether an interval is of some years at most, so that adding it to a time is safe. */
+static bool
+is_short(const Interval *interval)
+{
+	return abs(interval->month) <= 240 && abs(interval->day) <= 7300 &&
+		interval->time > -MAX_TTL * 2 && interval->time < MAX_TTL * 2;
+}
+
 /* How long a hold lasts. */
 static TimestampTz
 hold_end(const Operation *op, FunctionCallInfo fcinfo, int number)
@@ -666,7 +674,7 @@ hold_end(const Operation *op, FunctionCallInfo fcinfo, int number)
 	TimestampTz now = LedgerNow(op->ledger);
 	TimestampTz until = now;
 
-	if (!PG_ARGISNULL(number))
+	if (!PG_ARGISNULL(number) && is_short(PG_GETARG_INTERVAL_P(number)))
 		until = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
 														TimestampTzGetDatum(now),
 														PG_GETARG_DATUM(number)));

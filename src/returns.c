@@ -48,8 +48,6 @@ loyalty_post_return(PG_FUNCTION_ARGS)
 	{
 		Account    *account = LedgerAccount(ledger, posted[i].account_id);
 		Program    *program;
-		int64		before;
-		int64		after;
 		Posting		posting = {.kind = "return", .source_id = purchase_id};
 
 		if (account == NULL || event.is_void || !CorrectConcerns(ledger, &event, &posted[i]))
@@ -58,12 +56,9 @@ loyalty_post_return(PG_FUNCTION_ARGS)
 		posting.reason = text_argument(fcinfo, 2);
 		posting.key = text_argument(fcinfo, 3);
 		posting.detail = PG_ARGISNULL(4) ? (Datum) 0 : PG_GETARG_DATUM(4);
-		LotsRaise(lotset_total(&account->lots, &before));
 		program = ProgramPin(account->program_id);
-		CorrectReturn(ledger, program, account, &event, &posted[i], &posting);
+		taken += CorrectReturn(ledger, program, account, &event, &posted[i], &posting);
 		ProgramUnpin(program);
-		LotsRaise(lotset_total(&account->lots, &after));
-		taken += before - after;
 	}
 	LedgerFlush(ledger);
 	LedgerClose(ledger);

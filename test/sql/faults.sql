@@ -122,6 +122,39 @@ ALTER TABLE faults.headed RENAME TO headed_once;
 CREATE TABLE faults.headed (id integer);
 INSERT INTO faults.headed_line VALUES (1, 0, 1, 1);
 SELECT loyalty.detach('faults.headed_once');
+-- tables that do not exist are an error and no crash
+SELECT r.* FROM unnest(ARRAY['to_regclass(''no.such'')', '12345678::regclass', 'NULL']) t, pg_temp.refused(format('SELECT loyalty.attach(%s, ''purchase'', ''{"member": "m", "reference": "r", "amount": "a"}'', %s)', t, :f)) r;
+SELECT * FROM pg_temp.refused(format('SELECT loyalty.attach(''faults.sale'', ''purchase'', NULL, %s)', :f));
+SELECT r.* FROM unnest(ARRAY['NULL, NULL, NULL, NULL', '''pg_class'', ''purchase'', NULL, NULL', '12345678, ''purchase'', ''{}'', NULL']) a, pg_temp.refused(format('SELECT loyalty.check_mapping(%s)', a)) r;
+-- an attached table may be renamed, with its lines; its source is nobody else's; a dropped one is forgotten
+CREATE TABLE faults.receipt (id integer, amount numeric);
+CREATE TABLE faults.receipt_line (receipt_id integer, price numeric);
+SELECT loyalty.attach('faults.receipt', 'purchase', '{"member": "null::text", "reference": "id::text", "amount": "amount"}', :f,
+    lines => 'faults.receipt_line', lines_key => 'receipt_id', header_key => 'id', lines_mapping => '{"amount": "price"}') > 0;
+INSERT INTO faults.receipt_line VALUES (1, 5);
+ALTER TABLE faults.receipt_line RENAME TO receipt_item;
+INSERT INTO faults.receipt VALUES (1, 5);
+ALTER TABLE faults.receipt RENAME TO slip;
+INSERT INTO faults.receipt_item VALUES (1, 0);
+SELECT reference, cardinality(lines) FROM loyalty.purchase WHERE source = 'faults.receipt';
+SELECT * FROM pg_temp.refused($$INSERT INTO loyalty.purchase (amount, source, reference) VALUES (1, 'faults.receipt', '2')$$);
+SELECT * FROM pg_temp.refused($$INSERT INTO loyalty.purchase (member_id, amount, source, reference) VALUES (pg_temp.m('dan'), 1, 'faults.receipt', '2')$$);
+SELECT * FROM pg_temp.refused($$INSERT INTO loyalty.activity (member_id, kind, source, reference) VALUES (pg_temp.m('dan'), 'x', 'faults.receipt', '2')$$);
+SELECT * FROM pg_temp.refused($$INSERT INTO loyalty.purchase_return (purchase_source, purchase_reference, source, reference) VALUES ('faults.receipt', '1', 'faults.receipt', '2')$$);
+SELECT * FROM pg_temp.refused($$INSERT INTO faults.slip VALUES (2, 0), (2, 0)$$);
+DROP TABLE faults.slip, faults.receipt_item;
+CREATE TABLE faults.receipt (id integer, amount numeric);
+SELECT loyalty.attach('faults.receipt', 'purchase', '{"member": "null::text", "reference": "id::text", "amount": "amount"}', :f) > 0;
+INSERT INTO faults.receipt VALUES (3, 5);
+SELECT loyalty.detach('faults.receipt');
+-- lines that are no numbers do not lift the limit of an order
+SELECT r.* FROM unnest(ARRAY['NaN', 'Infinity', '-1', NULL]) n, pg_temp.refused(format('SELECT loyalty.redeem(pg_temp.m(''eva''), 1, ''nan'', lines => ARRAY[ROW(''A'', 1, %L, NULL, NULL)::loyalty.line])', n)) r;
+-- keys of the engine's own are not for adjustments either; texts and times have bounds
+SELECT r.* FROM unnest(ARRAY['SELECT loyalty.adjust(pg_temp.m(''eva''), 1, ''x'', ''loyalty:voucher 1'')', 'SELECT loyalty.open_balance(pg_temp.m(''eva''), 1, ''x'', ''loyalty:voucher 1'')',
+    'SELECT loyalty.import_entry(pg_temp.m(''eva''), 1, now(), ''x'', ''loyalty:voucher 1'')', 'SELECT loyalty.adjust(pg_temp.m(''eva''), 1, ''x'', repeat(''k'', 501))',
+    'SELECT loyalty.hold(pg_temp.m(''eva''), 1, ''long'', ''178000000 years'')', 'SELECT loyalty.hold(pg_temp.m(''eva''), 1, ''long'', ''-178000000 years'')',
+    'SELECT loyalty.balance(pg_temp.m(''eva''), ''5874896-01-01'')', 'SELECT loyalty.enroll(1, repeat(''x'', 100000))', 'SELECT loyalty.explain(-1)']) s, pg_temp.refused(s) r;
+SELECT q.available_from = (now() AT TIME ZONE 'UTC')::date AS today FROM loyalty.quote(pg_temp.m('eva'), 10, occurred_at => NULL) q;
 DROP SCHEMA shop_of_a_role, faults CASCADE;
 DROP ROLE loyalty_test_shop;
 SELECT * FROM loyalty.check();

@@ -38,8 +38,11 @@ SELECT state FROM pg_temp.refused($$SELECT loyalty.replace_rule(pg_temp.p(), 'ov
 -- words
 SELECT count(loyalty.add_rule(pg_temp.p(), name, event, kind, points, condition)) FROM (VALUES
     ('salt', 'line', 'bonus', '5', 'product.category = ''salt and pepper'''), ('this or that', 'line', 'bonus', '5', 'product.brand = ''this or that'' and product.own_brand'),
-    ('weekend', 'purchase', 'multiply', '2', 'purchase.weekday in (6, 7)'), ('sunday', 'purchase', 'multiply', '2', 'purchase.weekday in (7)'),
-    ('negative', 'purchase', 'bonus', '-5', 'purchase.store = ''never''')) v (name, event, kind, points, condition);
+    ('weekend', 'purchase', 'multiply', '2', 'purchase.weekday in (6, 7)'), ('sunday', 'purchase', 'multiply', '2', 'purchase.weekday in (7)')) v (name, event, kind, points, condition);
+-- constants that no rule may give are refused when it is saved
+SELECT loyalty.add_rule(pg_temp.p(), 'negative', 'purchase', 'bonus', '-5');
+SELECT loyalty.add_rule(pg_temp.p(), 'not a number', 'purchase', 'bonus', '''NaN''');
+SELECT loyalty.add_rule(pg_temp.p(), 'huge', 'purchase', 'bonus', '10::numeric ^ 1000');
 SELECT name, loyalty.describe(pg_temp.p(), name) FROM loyalty.rule_current WHERE program_id = pg_temp.p() ORDER BY name;
 SELECT rule, severity, finding FROM loyalty.lint_rules(pg_temp.p());
 SELECT * FROM loyalty.check();

@@ -155,6 +155,9 @@ BEGIN
         END IF;
         mapping := mapping || jsonb_build_object('lines_of', format('%I::text', header_key));
     END IF;
+    IF EXISTS (SELECT FROM loyalty.attachment a JOIN pg_partition_ancestors(relation) t ON t.relid IN (a.relation, a.lines_relation) AND t.relid <> relation) THEN
+        RAISE EXCEPTION 'table % is a partition of an attached table', relation USING ERRCODE = 'LY504';
+    END IF;
     INSERT INTO loyalty.attachment (relation, kind, program_id, source, mapping, qualifies, lines_relation, lines_key, header_key, lines_mapping)
         VALUES (relation, kind, program_id, coalesce(source, relation::text || CASE WHEN kind = 'return' THEN ' returns' ELSE '' END), mapping, qualifies, lines, lines_key, header_key, lines_mapping)
         RETURNING attachment_id INTO id;
@@ -172,22 +175,28 @@ CREATE FUNCTION loyalty.detach(relation regclass) RETURNS void
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    a loyalty.attachment;
+    tables oid[];
     trigger record;
+    found_some boolean;
 BEGIN
-    SELECT * INTO a FROM loyalty.attachment q WHERE q.relation = detach.relation ORDER BY q.kind = 'return' LIMIT 1;
-    IF NOT FOUND THEN
+    IF EXISTS (SELECT FROM loyalty.attachment q JOIN pg_partition_ancestors(detach.relation) t ON t.relid IN (q.relation, q.lines_relation) AND t.relid <> detach.relation) THEN
+        RAISE EXCEPTION 'table % is a partition of an attached table', relation USING ERRCODE = 'LY503', HINT = 'Detach that table, or detach the partition from it first.';
+    END IF;
+    SELECT array_agg(DISTINCT coalesce(t.relid, x.relid)) INTO tables
+        FROM (SELECT detach.relation UNION SELECT q.lines_relation FROM loyalty.attachment q WHERE q.relation = detach.relation) x (relid)
+             LEFT JOIN LATERAL pg_partition_tree(x.relid) t ON true WHERE x.relid IS NOT NULL;
+    DELETE FROM loyalty.attachment q WHERE q.relation = detach.relation;
+    found_some := FOUND;
+    -- also what a partition keeps that was taken out of its table
+    FOR trigger IN SELECT g.tgrelid::regclass AS relation, g.tgname AS name FROM pg_trigger g
+                   WHERE g.tgfoid = 'loyalty.receive()'::regprocedure AND g.tgrelid = ANY (tables) LOOP
+        EXECUTE format('DROP TRIGGER %I ON %s', trigger.name, trigger.relation);
+        found_some := true;
+    END LOOP;
+    IF NOT found_some THEN
         RAISE EXCEPTION 'table % is not attached', relation USING ERRCODE = 'LY503';
     END IF;
-    DELETE FROM loyalty.attachment q WHERE q.relation = detach.relation;
-    FOR trigger IN SELECT g.tgrelid::regclass AS relation, g.tgname AS name FROM pg_trigger g
-                   WHERE g.tgfoid = 'loyalty.receive()'::regprocedure
-                     AND (g.tgrelid IN (a.relation, a.lines_relation)
-                          OR g.tgrelid IN (SELECT t.relid FROM pg_partition_tree(a.relation) t)
-                          OR g.tgrelid IN (SELECT t.relid FROM pg_partition_tree(a.lines_relation) t)) LOOP
-        EXECUTE format('DROP TRIGGER %I ON %s', trigger.name, trigger.relation);
-    END LOOP;
 END
 $$;
 REVOKE ALL ON FUNCTION loyalty.detach(regclass) FROM PUBLIC;
-COMMENT ON FUNCTION loyalty.detach(regclass) IS 'Lets go of a table; what its rows earned stays';
+COMMENT ON FUNCTION loyalty.detach(regclass) IS 'Lets go of a table, or of a partition that was taken out of an attached one; what its rows earned stays';

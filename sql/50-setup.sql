@@ -72,6 +72,60 @@ $$;
 COMMENT ON FUNCTION loyalty.create_program IS 'Makes a programme; returns its id. Every policy has a default and is passed by name';
 REVOKE ALL ON FUNCTION loyalty.create_program FROM PUBLIC;
 
+CREATE FUNCTION loyalty.keep_program() RETURNS trigger
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF TG_OP <> 'UPDATE' THEN
+        RAISE EXCEPTION 'programmes and tiers are kept for as long as the ledger' USING ERRCODE = 'LY004', HINT = 'Retire its rules to end a programme.';
+    END IF;
+    IF (NEW.program_id, NEW.currency, NEW.points_scale) <> (OLD.program_id, OLD.currency, OLD.points_scale)
+       AND EXISTS (SELECT FROM loyalty.account a WHERE a.program_id = OLD.program_id) THEN
+        RAISE EXCEPTION 'the currency and the scale of programme "%" stay', OLD.name
+            USING ERRCODE = 'LY004', DETAIL = 'They give what stands in the ledger its meaning.';
+    END IF;
+    IF NOT EXISTS (SELECT FROM pg_timezone_names z WHERE z.name = NEW.time_zone) THEN
+        RAISE EXCEPTION 'time zone "%" is not known', NEW.time_zone
+            USING ERRCODE = 'LY001', HINT = 'pg_timezone_names lists them; Europe/London is one.';
+    END IF;
+    RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION loyalty.keep_program() IS 'Refuses to delete programmes and tiers, and to change what gives the ledger its meaning';
+REVOKE ALL ON FUNCTION loyalty.keep_program() FROM PUBLIC;
+CREATE TRIGGER keep_program BEFORE UPDATE ON loyalty.program
+    FOR EACH ROW EXECUTE FUNCTION loyalty.keep_program();
+CREATE TRIGGER refuse_change BEFORE DELETE OR TRUNCATE ON loyalty.program
+    FOR EACH STATEMENT EXECUTE FUNCTION loyalty.keep_program();
+CREATE TRIGGER refuse_change BEFORE DELETE OR TRUNCATE ON loyalty.tier
+    FOR EACH STATEMENT EXECUTE FUNCTION loyalty.keep_program();
+
+CREATE FUNCTION loyalty.change_program(program_id integer, policies jsonb) RETURNS void
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_variable
+DECLARE
+    known text[] := ARRAY(SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = 'loyalty.program'::regclass AND a.attnum > 0 AND NOT a.attisdropped
+                          AND a.attname NOT IN ('program_id', 'created_at'));
+    stray text;
+    detail text;
+BEGIN
+    PERFORM loyalty.require_program(program_id);
+    SELECT k INTO stray FROM jsonb_object_keys(policies) k WHERE k <> ALL (known) LIMIT 1;
+    IF stray IS NOT NULL OR policies IS NULL THEN
+        RAISE EXCEPTION 'a programme has no policy "%"', stray USING ERRCODE = 'LY001', HINT = 'Policies are ' || array_to_string(known, ', ') || '.';
+    END IF;
+    EXECUTE format('UPDATE loyalty.program p SET (%1$s) = (SELECT %1$s FROM jsonb_populate_record(p, $2)) WHERE p.program_id = $1',
+                   (SELECT string_agg(quote_ident(k), ', ') FROM unnest(known) k)) USING program_id, policies;
+EXCEPTION WHEN check_violation OR not_null_violation OR unique_violation OR data_exception THEN
+    GET STACKED DIAGNOSTICS detail = MESSAGE_TEXT;
+    RAISE EXCEPTION 'programme % is not valid like this', program_id
+        USING ERRCODE = 'LY001', DETAIL = detail, HINT = 'The comments on loyalty.program say what each policy may be.';
+END
+$$;
+COMMENT ON FUNCTION loyalty.change_program(integer, jsonb) IS 'Changes policies of a programme, for what happens from now on: {"redeem_min": 100, "expiry_months": 24}';
+REVOKE ALL ON FUNCTION loyalty.change_program(integer, jsonb) FROM PUBLIC;
+
 CREATE FUNCTION loyalty.require_program(program_id integer) RETURNS void
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -460,7 +514,9 @@ BEGIN
         VALUES (program_id, external_id, joined_at, birthday, staff, attributes)
         ON CONFLICT ON CONSTRAINT member_program_id_external_id_key DO NOTHING RETURNING member_id INTO id;
     IF id IS NULL THEN
-        SELECT m.member_id INTO id FROM loyalty.member m WHERE m.program_id = program_id AND m.external_id = external_id;
+        -- whoever was merged into another member is that one
+        SELECT coalesce(a.merged_into, m.member_id) INTO id FROM loyalty.member m JOIN loyalty.account a ON a.account_id = m.member_id
+            WHERE m.program_id = program_id AND m.external_id = external_id;
     END IF;
     RETURN id;
 EXCEPTION WHEN check_violation OR not_null_violation THEN
@@ -469,7 +525,7 @@ EXCEPTION WHEN check_violation OR not_null_violation THEN
         USING ERRCODE = 'LY304', HINT = 'external_id is not empty and has up to 500 bytes, joined_at is finite, a birthday lies between 1850 and 2200.';
 END
 $$;
-COMMENT ON FUNCTION loyalty.enroll IS 'Makes a member, or finds the one with that external id; returns member_id';
+COMMENT ON FUNCTION loyalty.enroll IS 'Makes a member, or finds the one with that external id, or the one into which that was merged; returns member_id';
 REVOKE ALL ON FUNCTION loyalty.enroll FROM PUBLIC;
 
 CREATE FUNCTION loyalty.set_member_status(member_id bigint, status text) RETURNS void
@@ -482,6 +538,9 @@ BEGIN
     PERFORM FROM loyalty.account a WHERE a.account_id = member_id FOR NO KEY UPDATE;
     IF status IS NULL OR status NOT IN ('active', 'frozen', 'closed') THEN
         RAISE EXCEPTION '"%" is not a status of a member', status USING ERRCODE = 'LY304', HINT = 'A member is active, frozen or closed.';
+    END IF;
+    IF EXISTS (SELECT FROM loyalty.account a WHERE a.account_id = member_id AND a.merged_into IS NOT NULL) THEN
+        RAISE EXCEPTION 'member % was merged into another', member_id USING ERRCODE = 'LY433', DETAIL = 'It stays closed.';
     END IF;
     UPDATE loyalty.member m SET status = status WHERE m.member_id = member_id;
     IF NOT FOUND THEN

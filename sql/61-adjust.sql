@@ -159,6 +159,9 @@ BEGIN
     IF first IS NOT NULL THEN
         RETURN first;
     END IF;
+    IF (loyalty.require_member(member_id)).status = 'closed' THEN
+        RAISE EXCEPTION 'member % is closed', member_id USING ERRCODE = 'LY302';
+    END IF;
     day := coalesce(available_from, loyalty.local_day(m.program_id, at));
     l := loyalty.earn_lots(member_id, day, coalesce(expires_on, loyalty.expires_on(m.program_id, day)), points);
     RETURN loyalty.post(member_id, 'open', l, t, at, reason, key);
@@ -189,6 +192,9 @@ BEGIN
     first := loyalty.posted_before(member_id, key, 'import', points, occurred_at, reason, t, expires_on);
     IF first IS NOT NULL THEN
         RETURN first;
+    END IF;
+    IF (loyalty.require_member(member_id)).status = 'closed' THEN
+        RAISE EXCEPTION 'member % is closed', member_id USING ERRCODE = 'LY302';
     END IF;
     day := coalesce(available_from, loyalty.local_day(m.program_id, occurred_at));
     IF points > 0 THEN

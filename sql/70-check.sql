@@ -154,6 +154,7 @@ AS $$
         FROM loyalty.purchase p
         WHERE p.member_id IS NOT NULL AND p.status = 'completed'
             AND NOT EXISTS (SELECT FROM loyalty.entry n WHERE n.source_id = p.purchase_id AND (n.account_id = p.member_id OR (n.detail ->> 'member')::bigint = p.member_id))
+            AND NOT EXISTS (SELECT FROM loyalty.entry n JOIN loyalty.account a ON a.account_id = p.member_id WHERE n.source_id = p.purchase_id AND n.account_id = a.merged_into)
             AND NOT EXISTS (SELECT FROM loyalty.held_award h WHERE h.source_id = p.purchase_id AND h.released_at IS NULL)
     UNION ALL
     SELECT 'a void purchase nets to nothing', p.member_id, format('purchase %s', p.purchase_id)
@@ -238,7 +239,7 @@ AS $$
                      ('entry', 'refuse_change'), ('tier_change', 'refuse_change'), ('account', 'refuse_change'), ('household_member', 'refuse_change'), ('held_award', 'refuse_change'),
                      ('member', 'open_accounts'), ('member', 'follow_member'), ('member', 'keep_member'), ('member', 'keep_member_key'), ('rule_version', 'keep_version'),
                      ('voucher', 'keep_voucher'), ('voucher', 'refuse_change'), ('voucher_key', 'refuse_change'),
-                     ('attachment', 'configuration_changed'), ('program', 'configuration_changed'), ('tier', 'configuration_changed'),
+                     ('attachment', 'configuration_changed'), ('program', 'configuration_changed'), ('program', 'keep_program'), ('program', 'refuse_change'), ('tier', 'refuse_change'), ('tier', 'configuration_changed'),
                      ('product', 'configuration_changed'), ('rule', 'configuration_changed'),
                      ('rule_version', 'configuration_changed')) AS w (relation, trigger)
         WHERE NOT EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = ('loyalty.' || w.relation)::regclass

@@ -83,7 +83,7 @@ AS $$
         'UPDATE (member_id, occurred_at, kind, value, subject, attributes, status) ON loyalty.activity',
         'USAGE ON SEQUENCE loyalty.member_id_seq',
         'INSERT, UPDATE, DELETE ON loyalty.product, loyalty.exchange_rate',
-        'EXECUTE ON FUNCTION loyalty.create_program, loyalty.add_tier, loyalty.add_rule, loyalty.replace_rule, loyalty.retire_rule',
+        'EXECUTE ON FUNCTION loyalty.create_program, loyalty.change_program, loyalty.add_tier, loyalty.add_rule, loyalty.replace_rule, loyalty.retire_rule',
         'EXECUTE ON FUNCTION loyalty.lint_rules(integer), loyalty.simulate(integer, jsonb, timestamptz, timestamptz, boolean)',
         'EXECUTE ON FUNCTION loyalty.adjust(bigint, bigint, text, text, timestamptz, date)',
         'EXECUTE ON FUNCTION loyalty.open_balance(bigint, bigint, text, text, timestamptz, date, numeric, bigint, date)',

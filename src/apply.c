@@ -105,6 +105,8 @@ AwardAccount(Ledger *ledger, const Event *event)
 				(errcode(ERRCODE_LY_MEMBER_CLOSED),
 				 errmsg("member " INT64_FORMAT " is closed", event->member_id),
 				 errdetail("Transaction " INT64_FORMAT " names it.", event->source_id),
+				 member->merged_into != 0 ?
+				 errhint("It was merged into member " INT64_FORMAT ".", member->merged_into) :
 				 errhint("Leave member_id null to keep the purchase as a guest's.")));
 	return LedgerHome(ledger, member);
 }

@@ -427,7 +427,10 @@ map_rows(Attachment *attachment, Tuplestorestate *rows, TupleDesc row_desc, bool
  * Receiving
  * ------------------------------------------------------------------------ */
 
-#define MEMBER_OF "(SELECT m.member_id FROM loyalty.member m WHERE m.program_id = $1 AND m.external_id = n.member)"
+/* whoever was merged into another member buys as that one */
+#define MEMBER_OF "(SELECT COALESCE(a.merged_into, m.member_id) FROM loyalty.member m" \
+	" LEFT JOIN loyalty.account a ON a.account_id = m.member_id" \
+	" WHERE m.program_id = $1 AND m.external_id = n.member)"
 #define OCCURRED_AT "coalesce(n.occurred_at, n.occurred_local AT TIME ZONE" \
 	" (SELECT g.time_zone FROM loyalty.program g WHERE g.program_id = $1), pg_catalog.now())"
 

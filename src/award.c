@@ -155,6 +155,24 @@ award_chunk(Batch *batch, Ledger *ledger)
 	}
 }
 
+/* Take back from a new award what had come back of its purchase before it was this member's. */
+static void
+return_earlier(Ledger *ledger, Program *program, Account *account, Event *event)
+{
+	Posted	   *posted;
+	int			n;
+	Posting		posting = {.kind = "correct", .source_id = event->source_id,
+	.occurred_at = LedgerNow(ledger)};
+
+	LedgerFlush(ledger);
+	n = LedgerPosted(ledger, &event->source_id, 1, &posted);
+	for (int i = 0; i < n; i++)
+	{
+		if (posted[i].account_id == account->account_id)
+			CorrectReturn(ledger, program, account, event, &posted[i], &posting);
+	}
+}
+
 /* Correct one event, given all that was posted for it. */
 static void
 correct_event(Batch *batch, Ledger *ledger, Event *event, const Posted *posted, int nposted)
@@ -182,10 +200,12 @@ correct_event(Batch *batch, Ledger *ledger, Event *event, const Posted *posted, 
 	if (wanted && !done && !posted[0].held)
 	{
 		Account    *account = AwardAccount(ledger, event);
+		Program    *program = pin_program(&batch->pins, account->program_id);
 		AwardOutcome outcome;
 
-		AwardPost(ledger, pin_program(&batch->pins, account->program_id), account, event,
-				  &outcome);
+		AwardPost(ledger, program, account, event, &outcome);
+		if (posted[0].returned && !outcome.held)
+			return_earlier(ledger, program, account, event);
 	}
 }
 

@@ -258,8 +258,8 @@ read_line(Event *event, int number, HeapTupleHeader header, TupleDesc desc)
 {
 	EventLine  *line = &event->line[number - 1];
 	HeapTupleData tuple;
-	Datum		values[5];
-	bool		nulls[5];
+	Datum	   *values = palloc0(sizeof(Datum) * Max(desc->natts, 5));	/* somebody may have added attributes */
+	bool	   *nulls = palloc0(sizeof(bool) * Max(desc->natts, 5));
 
 	tuple.t_len = HeapTupleHeaderGetDatumLength(header);
 	ItemPointerSetInvalid(&tuple.t_self);
@@ -278,6 +278,8 @@ read_line(Event *event, int number, HeapTupleHeader header, TupleDesc desc)
 		MoneyFromNumeric(DatumGetNumeric(values[4]), "lines.discount", event->source_id);
 	line->amount = nulls[3] ? computed_amount(event, number, line) :
 		MoneyFromNumeric(DatumGetNumeric(values[3]), "lines.amount", event->source_id);
+	pfree(values);
+	pfree(nulls);
 }
 
 /* Read the array of lines. */
@@ -368,6 +370,7 @@ read_purchase(const EventLayout *layout, TupleTableSlot *slot, Event *event)
 						   money_text(event->shipping), money_text(event->paid_points),
 						   money_text(event->paid_gift_card))));
 	event->nlines = 0;
+	event->converted = false;
 	event->line = NULL;
 	lines = read_column(layout, slot, COLUMN_LINES);
 	if (lines != 0)
@@ -470,7 +473,7 @@ EventConvert(Event *event, const Program *program)
 	char	   *code;
 	Numeric		rate;
 
-	if (currency == NULL || event->kind != ON_PURCHASE)
+	if (currency == NULL || event->kind != ON_PURCHASE || event->converted)
 		return;
 	if (VARSIZE_ANY_EXHDR(currency) == 3 &&
 		memcmp(VARDATA_ANY(currency), program->currency, 3) == 0)
@@ -492,6 +495,7 @@ EventConvert(Event *event, const Program *program)
 	event->paid_gift_card = convert_money(event->paid_gift_card, rate, event->source_id);
 	for (int i = 0; i < event->nlines; i++)
 		event->line[i].amount = convert_money(event->line[i].amount, rate, event->source_id);
+	event->converted = true;
 }
 
 /* What of a purchase's total may earn, before articles are excluded. */

@@ -50,6 +50,7 @@ typedef struct Event
 	int64		discount;
 	int64		paid_points;
 	int64		paid_gift_card;
+	bool		converted;		/* money is in the programme's currency */
 	int64		net;			/* what may earn; set by EventShare */
 	int			nlines;
 	EventLine  *line;

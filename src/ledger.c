@@ -410,8 +410,9 @@ read_hold(Hold *hold, Datum value)
 	TupleDesc	desc = lookup_rowtype_tupdesc(HeapTupleHeaderGetTypeId(header),
 											  HeapTupleHeaderGetTypMod(header));
 	HeapTupleData tuple = {.t_len = HeapTupleHeaderGetDatumLength(header), .t_data = header};
-	Datum		v[HOLD_COLUMNS];
-	bool		n[HOLD_COLUMNS];
+	/* somebody may have added attributes */
+	Datum	   *v = palloc0(sizeof(Datum) * Max(desc->natts, HOLD_COLUMNS));
+	bool	   *n = palloc0(sizeof(bool) * Max(desc->natts, HOLD_COLUMNS));
 
 	heap_deform_tuple(&tuple, desc, v, n);
 	ReleaseTupleDesc(desc);
@@ -1213,12 +1214,15 @@ holds_datum(const Account *account)
 {
 	TupleDesc	desc = lookup_rowtype_tupdesc(hold_type, -1);
 	Datum	   *elements = palloc(sizeof(Datum) * account->nholds);
+	Datum	   *v = palloc0(sizeof(Datum) * desc->natts);
+	bool	   *n = palloc(sizeof(bool) * desc->natts);
 
+	memset(n, true, sizeof(bool) * desc->natts);
 	for (int i = 0; i < account->nholds; i++)
 	{
 		const Hold *hold = &account->hold[i];
-		Datum		v[HOLD_COLUMNS];
-		bool		n[HOLD_COLUMNS] = {false};
+
+		memset(n, false, sizeof(bool) * HOLD_COLUMNS);
 
 		v[0] = Int64GetDatum(hold->hold_id);
 		v[1] = CStringGetTextDatum(hold->key);

@@ -528,8 +528,8 @@ loyalty_entry_hash(PG_FUNCTION_ARGS)
 	HeapTupleHeader header;
 	HeapTupleData tuple;
 	TupleDesc	desc;
-	Datum		v[15];
-	bool		n[15];
+	Datum	   *v;
+	bool	   *n;
 	SealedEntry sealed;
 	bytea	   *previous = PG_ARGISNULL(0) ? NULL : PG_GETARG_BYTEA_PP(0);
 	bytea	   *result;
@@ -544,6 +544,9 @@ loyalty_entry_hash(PG_FUNCTION_ARGS)
 	ItemPointerSetInvalid(&tuple.t_self);
 	tuple.t_tableOid = InvalidOid;
 	tuple.t_data = header;
+	/* somebody may have added columns */
+	v = palloc0(sizeof(Datum) * Max(desc->natts, 15));
+	n = palloc0(sizeof(bool) * Max(desc->natts, 15));
 	heap_deform_tuple(&tuple, desc, v, n);
 	ReleaseTupleDesc(desc);
 

@@ -17,6 +17,7 @@ BEGIN
 EXCEPTION WHEN OTHERS THEN
     GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL;
     message := pg_temp.named(message);
+    detail := regexp_replace(detail, 'Transaction [0-9]+', 'Transaction N');
     RETURN NEXT;
 END
 $$;

@@ -15,7 +15,10 @@ EXCEPTION WHEN OTHERS THEN
 END
 $$;
 CREATE FUNCTION pg_temp.p() RETURNS integer LANGUAGE sql AS $$ SELECT program_id FROM loyalty.program WHERE name = 'Merge' $$;
-CREATE FUNCTION pg_temp.m(who text) RETURNS bigint LANGUAGE sql AS $$ SELECT loyalty.enroll(pg_temp.p(), who, '2020-01-01') $$;
+CREATE FUNCTION pg_temp.m(who text) RETURNS bigint LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN coalesce((SELECT m.member_id FROM loyalty.member m WHERE m.program_id = pg_temp.p() AND m.external_id = who), loyalty.enroll(pg_temp.p(), who, '2020-01-01'));
+END $$;
 CREATE FUNCTION pg_temp.books(who text) RETURNS TABLE (lots loyalty.lots, tally loyalty.tally, tier text, closed boolean) LANGUAGE sql AS $$
     SELECT a.lots, a.tally, t.name, a.closed FROM loyalty.account a LEFT JOIN loyalty.tier t USING (tier_id) WHERE a.account_id = pg_temp.m(who) $$;
 SELECT loyalty.create_program('Merge', expiry => 'never', point_value => 0.01) > 0 AS made;

@@ -115,17 +115,29 @@ $$;
 COMMENT ON FUNCTION loyalty.raise_return(bigint, text, text, text) IS 'Refuses a return';
 REVOKE ALL ON FUNCTION loyalty.raise_return(bigint, text, text, text) FROM PUBLIC;
 
-CREATE FUNCTION loyalty.returned_lines(p loyalty.purchase)
-    RETURNS TABLE (line integer, sku text, cost numeric, bought numeric, back numeric, money numeric, above numeric, below numeric, surplus numeric)
+CREATE FUNCTION loyalty.named_returns(purchase_id bigint)
+    RETURNS TABLE (line integer, sku text, quantity numeric, amount numeric, whole boolean)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 BEGIN
-    RETURN QUERY WITH x AS (
-        SELECT u.line, u.sku, sum(u.quantity) AS quantity, sum(u.amount) FILTER (WHERE u.quantity IS NULL) AS amount,
-               bool_or(u.quantity IS NULL AND u.amount IS NULL) AS whole
+    RETURN QUERY
+        SELECT u.line, u.sku, sum(u.quantity), sum(u.amount) FILTER (WHERE u.quantity IS NULL), bool_or(u.quantity IS NULL AND u.amount IS NULL)
         FROM loyalty.returned d JOIN loyalty.purchase_return q USING (return_id) CROSS JOIN LATERAL unnest(q.lines) u
-        WHERE d.purchase_id = p.purchase_id GROUP BY 1, 2),
+        WHERE d.purchase_id = named_returns.purchase_id GROUP BY 1, 2;
+END
+$$;
+COMMENT ON FUNCTION loyalty.named_returns(bigint) IS 'What came back of a purchase so far, by the line or the article that the returns name';
+REVOKE ALL ON FUNCTION loyalty.named_returns(bigint) FROM PUBLIC;
+
+CREATE FUNCTION loyalty.returned_lines(p loyalty.purchase)
+    RETURNS TABLE (line integer, sku text, cost numeric, bought numeric, back numeric, money numeric, above numeric, below numeric, surplus numeric)
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+    SET enable_hashjoin = on    -- lines are joined to lines here, and there may be thousands
+AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY WITH x AS MATERIALIZED (SELECT * FROM loyalty.named_returns(p.purchase_id)),
     l AS (
         SELECT u.line::integer, u.sku, coalesce(u.amount, u.quantity * u.unit_price - coalesce(u.discount, 0), 0) AS cost,
                CASE WHEN u.quantity <> 0 THEN u.quantity ELSE 1 END AS bought
@@ -158,6 +170,7 @@ REVOKE ALL ON FUNCTION loyalty.returned_lines(loyalty.purchase) FROM PUBLIC;
 CREATE FUNCTION loyalty.returned_share(purchase_id bigint, line_points bigint[], gross_points bigint, gross_spend bigint,
         OUT points bigint, OUT spend bigint, OUT amount numeric, OUT complete boolean)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+    SET enable_hashjoin = on
 AS $$
 #variable_conflict use_variable
 DECLARE

@@ -225,7 +225,8 @@ CorrectConcerns(Ledger *ledger, const Event *event, const Posted *posted)
 
 	return event->has_member &&
 		(posted->member_id == event->member_id || posted->account_id == event->member_id ||
-		 (member != NULL && posted->account_id == member->household_id));
+		 (member != NULL && (posted->account_id == member->household_id ||
+							 posted->account_id == member->merged_into)));
 }
 
 /* Correct what an event gave to the account that it still concerns. */

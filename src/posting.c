@@ -457,6 +457,19 @@ settle_returns(int64 source_id)
 		elog(ERROR, "could not settle the returns of purchase " INT64_FORMAT, source_id);
 }
 
+/* Award to the member into whom the event's was merged meanwhile. */
+static void
+follow_merge(Ledger *ledger, Event *event)
+{
+	const Account *member = LedgerAccount(ledger, event->member_id);
+	int64		into = member == NULL ? 0 : member->merged_into;
+
+	if (into == 0)
+		return;
+	LedgerLock(ledger, &into, 1);
+	event->member_id = into;
+}
+
 PG_FUNCTION_INFO_V1(loyalty_release_award);
 
 /* release_award(source_id): decide a held award now and post it. */
@@ -483,6 +496,7 @@ loyalty_release_award(PG_FUNCTION_ARGS)
 
 		ledger = LedgerOpen();
 		LedgerLock(ledger, &event.member_id, 1);
+		follow_merge(ledger, &event);
 		account = AwardAccount(ledger, &event);
 		program = ProgramPin(account->program_id);
 		hold = program->hold_on_error;

@@ -172,6 +172,13 @@ INSERT INTO faults.order_of VALUES (1, 'gus', 10);
 SELECT member_id = pg_temp.m('hal') AS merged FROM loyalty.purchase WHERE source = 'faults.order_of';
 SELECT r.* FROM unnest(ARRAY['loyalty.import_entry(pg_temp.m(''gus''), 5, now(), ''x'', ''i'')', 'loyalty.open_balance(pg_temp.m(''gus''), 5, ''x'')', 'loyalty.adjust(pg_temp.m(''gus''), 5, ''x'')', 'loyalty.set_member_status(pg_temp.m(''gus''), ''active'')']) s, pg_temp.refused('SELECT ' || s) r;
 UPDATE loyalty.purchase SET member_id = pg_temp.m('gus') WHERE source = 'moved' AND reference = 'none';
+SELECT count(loyalty.enroll(:h, n)) FROM unnest('{ian,joy}'::text[]) n;
+SELECT loyalty.add_rule(:h, 'raises', 'purchase', 'bonus', '10 / (purchase.amount - 5)') > 0;
+INSERT INTO loyalty.purchase (member_id, amount, source, reference) VALUES (pg_temp.m('ian'), 5, 'faults', 'held');
+SELECT loyalty.retire_rule(:h, 'raises', '-infinity'), loyalty.merge_members(pg_temp.m('ian'), pg_temp.m('joy'), 'same');
+SELECT loyalty.release_award(purchase_id) AS points FROM loyalty.purchase WHERE source = 'faults' AND reference = 'held';
+UPDATE loyalty.purchase SET amount = 6 WHERE source = 'faults' AND reference = 'held';
+SELECT e.account_id = pg_temp.m('joy') AS merged, e.kind, loyalty.spend(e.tally) AS spend FROM loyalty.entry e JOIN loyalty.purchase p ON p.purchase_id = e.source_id WHERE p.source = 'faults' AND p.reference = 'held' ORDER BY e.seq;
 -- partitions that leave an attached table
 CREATE TABLE faults.part (id integer, amount numeric) PARTITION BY RANGE (id);
 CREATE TABLE faults.part_1 PARTITION OF faults.part FOR VALUES FROM (1) TO (10);

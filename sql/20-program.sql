@@ -43,7 +43,11 @@ CREATE TABLE loyalty.program (
     redeem_line_max     numeric CHECK (redeem_line_max >= 0 AND redeem_line_max < 1e12),
     transfer_max        bigint CHECK (transfer_max >= 0),
     on_rule_error       text NOT NULL DEFAULT 'fail' CHECK (on_rule_error IN ('fail', 'hold')),
+    wallet_of           integer,
+    wallet              text CHECK (wallet <> ''),
     created_at          timestamptz NOT NULL DEFAULT now(),
+    UNIQUE (wallet_of, wallet),
+    CONSTRAINT program_wallet_policy_check CHECK ((wallet_of IS NULL) = (wallet IS NULL) AND (wallet_of IS NULL OR (on_rule_error = 'fail' AND program_id < 40000))),
     CHECK (expiry <> 'fixed_day' OR expiry_fixed_day IS NOT NULL),
     CHECK (expiry NOT IN ('after', 'sliding') OR expiry_months > 0 OR expiry_days > 0)
 );
@@ -70,6 +74,8 @@ COMMENT ON COLUMN loyalty.program.redeem_max IS 'Most points of one redemption, 
 COMMENT ON COLUMN loyalty.program.redeem_max_share IS 'Share of an order that points may pay, 0.5 = half';
 COMMENT ON COLUMN loyalty.program.redeem_line_max IS 'Most money of one line that points may pay; NULL: the whole line';
 COMMENT ON COLUMN loyalty.program.transfer_max IS 'Most points of one transfer between members; 0: no transfers; NULL: no limit';
+COMMENT ON COLUMN loyalty.program.wallet_of IS 'The programme whose members have this kind of points besides; NULL: a programme of its own';
+COMMENT ON COLUMN loyalty.program.wallet IS 'What the wallet is called there';
 COMMENT ON COLUMN loyalty.program.on_rule_error IS 'A rule that raises: fail refuses the sale, hold lets it stand and parks the award in held_award';
 
 CREATE TABLE loyalty.tier (

@@ -1,11 +1,13 @@
 /*
- * member: who takes part.  account: what they own.  account_id = member_id.
+ * member: who takes part.  account: what they own.  account_id = member_id, but
+ * for the accounts of wallets.
  */
 CREATE SEQUENCE loyalty.member_id_seq AS bigint;
 COMMENT ON SEQUENCE loyalty.member_id_seq IS 'Numbers members and their accounts';
 
 CREATE TABLE loyalty.member (
-    member_id   bigint PRIMARY KEY DEFAULT nextval('loyalty.member_id_seq'),
+    member_id   bigint PRIMARY KEY DEFAULT nextval('loyalty.member_id_seq')
+        CHECK ((member_id > 0 AND member_id < 100000000000) OR member_id BETWEEN 4000000000000001 AND 4999999999999999),
     program_id  integer NOT NULL,
     external_id text NOT NULL CHECK (external_id <> '' AND octet_length(external_id) <= 500),
     joined_at   timestamptz NOT NULL DEFAULT now() CHECK (isfinite(joined_at)),
@@ -17,6 +19,7 @@ CREATE TABLE loyalty.member (
     UNIQUE (program_id, external_id)
 );
 ALTER SEQUENCE loyalty.member_id_seq OWNED BY loyalty.member.member_id;
+COMMENT ON COLUMN loyalty.member.member_id IS 'Below 10^11; a household''s is above 4 * 10^15. Accounts of wallets are numbered above 5 * 10^15';
 COMMENT ON TABLE loyalty.member IS 'A person in a programme; personal data does not belong here';
 COMMENT ON COLUMN loyalty.member.external_id IS 'The shop''s own key of the member, unique in the programme';
 COMMENT ON COLUMN loyalty.member.status IS 'active earns and spends; frozen earns and does not spend; closed does neither';

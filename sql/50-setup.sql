@@ -79,7 +79,7 @@ BEGIN
     IF TG_OP <> 'UPDATE' THEN
         RAISE EXCEPTION 'programmes and tiers are kept for as long as the ledger' USING ERRCODE = 'LY004', HINT = 'Retire its rules to end a programme.';
     END IF;
-    IF (NEW.program_id, NEW.currency, NEW.points_scale) <> (OLD.program_id, OLD.currency, OLD.points_scale)
+    IF (NEW.program_id, NEW.currency, NEW.points_scale, NEW.wallet_of) IS DISTINCT FROM (OLD.program_id, OLD.currency, OLD.points_scale, OLD.wallet_of)
        AND EXISTS (SELECT FROM loyalty.account a WHERE a.program_id = OLD.program_id) THEN
         RAISE EXCEPTION 'the currency and the scale of programme "%" stay', OLD.name
             USING ERRCODE = 'LY004', DETAIL = 'They give what stands in the ledger its meaning.';
@@ -106,7 +106,7 @@ AS $$
 #variable_conflict use_variable
 DECLARE
     known text[] := ARRAY(SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = 'loyalty.program'::regclass AND a.attnum > 0 AND NOT a.attisdropped
-                          AND a.attname NOT IN ('program_id', 'created_at'));
+                          AND a.attname NOT IN ('program_id', 'wallet_of', 'wallet', 'created_at'));
     stray text;
     detail text;
 BEGIN
@@ -125,6 +125,12 @@ END
 $$;
 COMMENT ON FUNCTION loyalty.change_program(integer, jsonb) IS 'Changes policies of a programme, for what happens from now on: {"redeem_min": 100, "expiry_months": 24}';
 REVOKE ALL ON FUNCTION loyalty.change_program(integer, jsonb) FROM PUBLIC;
+
+CREATE FUNCTION loyalty.wallet_account(wallet_id integer, member_id bigint) RETURNS bigint
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$ SELECT 5000000000000000 + wallet_id::bigint * 100000000000 + member_id $$;
+COMMENT ON FUNCTION loyalty.wallet_account(integer, bigint) IS 'The number of the account that a member has in a wallet';
+REVOKE ALL ON FUNCTION loyalty.wallet_account(integer, bigint) FROM PUBLIC;
 
 CREATE FUNCTION loyalty.require_program(program_id integer) RETURNS void
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
@@ -456,6 +462,16 @@ REVOKE ALL ON FUNCTION loyalty.lint_rules(integer) FROM PUBLIC;
  * Members
  * ------------------------------------------------------------------------ */
 
+CREATE FUNCTION loyalty.accounts_of(member_id bigint, program_id integer) RETURNS TABLE (account_id bigint)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT accounts_of.member_id UNION ALL
+    SELECT loyalty.wallet_account(w.program_id, accounts_of.member_id) FROM loyalty.program w
+        WHERE w.wallet_of = accounts_of.program_id AND accounts_of.member_id < 100000000000
+$$;
+COMMENT ON FUNCTION loyalty.accounts_of(bigint, integer) IS 'The numbers of a member''s own account and of its wallets''';
+REVOKE ALL ON FUNCTION loyalty.accounts_of(bigint, integer) FROM PUBLIC;
+
 CREATE FUNCTION loyalty.open_accounts() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -465,11 +481,14 @@ BEGIN
     END IF;
     IF TG_OP = 'UPDATE' THEN
         UPDATE loyalty.account a SET closed = n.status = 'closed', frozen = n.status = 'frozen', joined_at = n.joined_at
-            FROM (SELECT * FROM new_rows ORDER BY member_id) n
-            WHERE a.account_id = n.member_id AND (a.closed, a.frozen, a.joined_at) IS DISTINCT FROM (n.status = 'closed', n.status = 'frozen', n.joined_at);
+            FROM (SELECT q.*, x.account_id FROM new_rows q CROSS JOIN LATERAL loyalty.accounts_of(q.member_id, q.program_id) x ORDER BY x.account_id) n
+            WHERE a.account_id = n.account_id AND (a.closed, a.frozen, a.joined_at) IS DISTINCT FROM (n.status = 'closed', n.status = 'frozen', n.joined_at);
         RETURN NULL;
     END IF;
     -- no foreign keys: pg_restore loads tables in parallel, in any order
+    IF EXISTS (SELECT FROM new_rows n JOIN loyalty.program p USING (program_id) WHERE p.wallet_of IS NOT NULL AND n.created_at = now()) THEN
+        RAISE EXCEPTION 'nobody enrolls in a wallet' USING ERRCODE = 'LY304', HINT = 'Members of its programme have it.';
+    END IF;
     PERFORM loyalty.require_program(n.program_id) FROM (SELECT DISTINCT q.program_id FROM new_rows q WHERE q.created_at = now()) n;
     INSERT INTO loyalty.account (account_id, program_id, closed, frozen, joined_at)
         SELECT n.member_id, n.program_id, n.status = 'closed', n.status = 'frozen', n.joined_at FROM new_rows n WHERE n.created_at = now() ORDER BY n.member_id

@@ -63,16 +63,24 @@ CREATE FUNCTION loyalty.require_member(member_id bigint) RETURNS loyalty.member
 AS $$
 DECLARE
     m loyalty.member;
+    wallet_id integer := (member_id - 5000000000000000) / 100000000000;
 BEGIN
-    SELECT * INTO m FROM loyalty.member q WHERE q.member_id = require_member.member_id;
-    IF NOT FOUND THEN
+    IF member_id < 5000000000000000 THEN
+        SELECT * INTO m FROM loyalty.member q WHERE q.member_id = require_member.member_id;
+    ELSE
+        SELECT q.* INTO m FROM loyalty.member q JOIN loyalty.program w ON w.program_id = wallet_id AND w.wallet_of = q.program_id
+            WHERE q.member_id = (require_member.member_id - 5000000000000000) % 100000000000;
+        m.member_id := member_id;
+        m.program_id := wallet_id;
+    END IF;
+    IF m.external_id IS NULL THEN
         RAISE EXCEPTION 'member % does not exist', member_id
             USING ERRCODE = 'LY301', HINT = 'loyalty.enroll makes a member.';
     END IF;
     RETURN m;
 END
 $$;
-COMMENT ON FUNCTION loyalty.require_member(bigint) IS 'A member, or LY301';
+COMMENT ON FUNCTION loyalty.require_member(bigint) IS 'A member, or LY301; of a wallet''s account its member, as one of the wallet';
 REVOKE ALL ON FUNCTION loyalty.require_member(bigint) FROM PUBLIC;
 
 CREATE FUNCTION loyalty.balance(member_id bigint, as_of date DEFAULT NULL,
@@ -97,6 +105,10 @@ BEGIN
         SELECT x.free, x.held INTO l, frozen FROM loyalty.account a,
             loyalty.lots_at(a.program_id, a.lots, a.holds, a.last_event_at, greatest(now(), day::timestamp AT TIME ZONE zone)) x
             WHERE a.account_id = home;
+        IF NOT FOUND THEN       -- a wallet that was never used
+            l := '{}';
+            frozen := '{}';
+        END IF;
     ELSE
         at := (day + 1)::timestamp AT TIME ZONE zone;
         SELECT coalesce(loyalty.sum(e.lots), '{}') INTO l FROM loyalty.entry e
@@ -133,7 +145,7 @@ AS $$
 DECLARE
     m loyalty.member := loyalty.require_member(statement.member_id);
     home bigint := loyalty.account_of(m.member_id);
-    running bigint := (SELECT loyalty.total(a.lots) FROM loyalty.account a WHERE a.account_id = home);
+    running bigint := coalesce((SELECT loyalty.total(a.lots) FROM loyalty.account a WHERE a.account_id = home), 0);
     e loyalty.entry;
     p record;
     shown integer := 0;
@@ -305,6 +317,7 @@ BEGIN
         'expiring', (SELECT coalesce(jsonb_agg(jsonb_build_object('expires_on', x.expires_on, 'points', x.points) ORDER BY x.expires_on), '[]')
                      FROM (SELECT u.expires_on, sum(u.points) AS points FROM loyalty.unnest(free.lots) u
                            WHERE u.points > 0 AND u.expires_on > today AND isfinite(u.expires_on) GROUP BY 1) x),
+        'wallets', loyalty.wallets_of(m.member_id),
         'tier', loyalty.tier_progress(m.member_id),
         'lifetime', jsonb_build_object('spend', trim_scale(loyalty.spend(a.tally)), 'points', loyalty.points(a.tally),
             'purchases', loyalty.visits(a.tally)),

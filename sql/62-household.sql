@@ -4,8 +4,8 @@
  */
 CREATE FUNCTION loyalty.account_of(member_id bigint) RETURNS bigint
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
-    AS $$ SELECT coalesce(a.household_id, a.account_id) FROM loyalty.account a WHERE a.account_id = member_id $$;
-COMMENT ON FUNCTION loyalty.account_of(bigint) IS 'The account that a member earns into and spends from: its own or its household''s; NULL: no such member';
+    AS $$ SELECT coalesce((SELECT a.household_id FROM loyalty.account a WHERE a.account_id = member_id), member_id) $$;
+COMMENT ON FUNCTION loyalty.account_of(bigint) IS 'The account that a member earns into and spends from: its own or its household''s';
 REVOKE ALL ON FUNCTION loyalty.account_of(bigint) FROM PUBLIC;
 
 CREATE FUNCTION loyalty.create_household(program_id integer, external_id text, joined_at timestamptz DEFAULT now()) RETURNS bigint

@@ -109,6 +109,10 @@ BEGIN
     END IF;
     PERFORM FROM loyalty.member m WHERE m.member_id IN (from_member, to_member) ORDER BY m.member_id FOR NO KEY UPDATE;
     points := loyalty.post_merge(from_member, to_member, reason);
+    PERFORM loyalty.post_merge(loyalty.wallet_account(w.program_id, from_member), loyalty.wallet_account(w.program_id, to_member), reason)
+        FROM loyalty.program w JOIN loyalty.member m ON m.program_id = w.wallet_of AND m.member_id = from_member
+        WHERE EXISTS (SELECT FROM loyalty.account a WHERE a.account_id = loyalty.wallet_account(w.program_id, from_member))
+        ORDER BY w.program_id;
     UPDATE loyalty.member m SET status = 'closed' WHERE m.member_id = from_member AND m.status <> 'closed';
     RETURN points;
 END

@@ -25,7 +25,7 @@ AS $$
            format('return %s: took %s, in the ledger %s; gave back %s, in the ledger %s', d.return_id, d.points_taken, coalesce(t.points, 0), d.points_restored, coalesce(u.points, 0))
         FROM loyalty.returned d
             LEFT JOIN loyalty.purchase p USING (purchase_id)
-            LEFT JOIN (SELECT e.key, -sum(e.points) AS points FROM loyalty.entry e WHERE e.kind = 'return' GROUP BY 1) t ON t.key = 'loyalty:return ' || d.return_id
+            LEFT JOIN (SELECT e.key, -sum(e.points) AS points FROM loyalty.entry e WHERE e.kind = 'return' AND e.account_id < 5000000000000000 GROUP BY 1) t ON t.key = 'loyalty:return ' || d.return_id
             LEFT JOIN (SELECT e.key, sum(e.points) AS points FROM loyalty.entry e WHERE e.kind = 'undo' AND starts_with(e.key, 'loyalty:tender ') GROUP BY 1) u ON u.key = 'loyalty:tender ' || d.return_id
         WHERE d.points_taken <> coalesce(t.points, 0) OR d.points_restored <> coalesce(u.points, 0)
             OR NOT EXISTS (SELECT FROM loyalty.purchase_return r WHERE r.return_id = d.return_id)
@@ -121,6 +121,10 @@ AS $$
         FROM loyalty.member m JOIN loyalty.account a ON a.account_id = m.member_id
         WHERE (a.program_id, a.closed, a.frozen, a.joined_at) <> (m.program_id, m.status = 'closed', m.status = 'frozen', m.joined_at)
     UNION ALL
+    SELECT 'wallets copy their members faithfully', a.account_id, m.external_id
+        FROM loyalty.account a JOIN loyalty.member m ON m.member_id = (a.account_id - 5000000000000000) % 100000000000
+        WHERE a.account_id >= 5000000000000000 AND (a.closed, a.frozen, a.joined_at) <> (m.status = 'closed', m.status = 'frozen', m.joined_at)
+    UNION ALL
     SELECT 'what is configured belongs to a programme', NULL, x.what
         FROM (SELECT program_id, 'tier ' || name FROM loyalty.tier UNION ALL SELECT program_id, 'rule ' || name FROM loyalty.rule
               UNION ALL SELECT program_id, 'article ' || sku FROM loyalty.product UNION ALL SELECT program_id, 'table ' || relation::text FROM loyalty.attachment
@@ -131,14 +135,17 @@ AS $$
         FROM loyalty.rule_version v WHERE NOT EXISTS (SELECT FROM loyalty.rule r WHERE r.rule_id = v.rule_id)
     UNION ALL
     SELECT 'every account has a member', a.account_id, NULL
-        FROM loyalty.account a WHERE NOT EXISTS (SELECT FROM loyalty.member m WHERE m.member_id = a.account_id)
+        FROM loyalty.account a
+        WHERE NOT EXISTS (SELECT FROM loyalty.member m WHERE m.member_id = a.account_id AND a.account_id < 5000000000000000)
+            AND NOT EXISTS (SELECT FROM loyalty.member m JOIN loyalty.program w ON w.program_id = a.program_id AND w.wallet_of = m.program_id
+                            WHERE a.account_id = loyalty.wallet_account(w.program_id, m.member_id) AND m.member_id = (a.account_id - 5000000000000000) % 100000000000)
     UNION ALL
     SELECT 'a held award is in the ledger once it is released, and not before', h.account_id,
            format('source %s, %s', h.source_id, CASE WHEN h.released_at IS NULL THEN 'held' ELSE 'released' END)
         FROM loyalty.held_award h
             LEFT JOIN loyalty.purchase p ON p.purchase_id = h.source_id
         WHERE CASE WHEN h.released_at IS NULL
-                   THEN EXISTS (SELECT FROM e WHERE e.source_id = h.source_id)
+                   THEN EXISTS (SELECT FROM e WHERE e.source_id = h.source_id AND e.account_id < 5000000000000000)
                    ELSE p.purchase_id IS NOT NULL AND p.status = 'completed'
                         AND p.member_id IS NOT NULL AND NOT EXISTS (SELECT FROM e WHERE e.source_id = h.source_id) END
     UNION ALL

@@ -37,7 +37,7 @@ find_products(Program *program, Event *event)
 		skus[n++] = event->line[i].sku;
 	}
 	if (n > 0)
-		ProductFind(program->program_id, skus, n, found);
+		ProductFind(program->catalog_id, skus, n, found);
 	for (int i = 0; i < n; i++)
 		event->line[line[i]].product = found[i];
 	pfree(skus);
@@ -72,15 +72,18 @@ AwardPersonFacts(Ledger *ledger, const Program *program, const Event *event, Mem
 	facts->attributes = member->attributes;
 }
 
-/* What rules may know of the member, as of the event: the person, and the account's history and tier. */
+/*
+ * What rules may know of the member, as of the event: the person, the orders
+ * and spend of one account and the tier of another; they differ for a wallet.
+ */
 void
 AwardMemberFacts(Ledger *ledger, Program *program, const Account *account,
-				 const Event *event, MemberFacts *facts)
+				 const Account *history, const Event *event, MemberFacts *facts)
 {
 	TallyMonth	life;
 
 	AwardPersonFacts(ledger, program, event, facts);
-	TallyRaise(tallyset_sum(&account->tally, INT32_MIN, INT32_MAX, &life));
+	TallyRaise(tallyset_sum(&history->tally, INT32_MIN, INT32_MAX, &life));
 	facts->pinned.purchases = life.visits;
 	facts->pinned.spend = life.spend;
 	facts->pinned.tier_id = account->tier_id;
@@ -123,13 +126,13 @@ AwardLot(const Program *program, int32 day, int64 points)
 	return lot;
 }
 
-/* The tally of an event that earned points. */
+/* The tally of an event that earned points; spend and visits count in the programme, not again in its wallets. */
 void
-AwardTally(const Event *event, int32 day, int64 points, TallySet *tally)
+AwardTally(const Program *program, const Event *event, int32 day, int64 points, TallySet *tally)
 {
 	TallyMonth	month = {.month = calendar_month(day), .points = points};
 
-	if (event->kind == ON_PURCHASE)
+	if (event->kind == ON_PURCHASE && program->wallet_of == 0)
 	{
 		month.spend = event->total;
 		month.visits = 1;
@@ -187,7 +190,8 @@ AwardDetail(const Account *account, const Event *event)
 {
 	Detail		detail;
 
-	if (account->account_id < FIRST_HOUSEHOLD || account->account_id == event->member_id)
+	if (account->account_id < FIRST_HOUSEHOLD || account->account_id >= FIRST_WALLET ||
+		account->account_id == event->member_id)
 		return (Datum) 0;
 	DetailBegin(&detail);
 	DetailInteger(&detail, "member", event->member_id);
@@ -206,13 +210,13 @@ post_award(Ledger *ledger, const Program *program, Account *account, const Event
 	.occurred_at = event->occurred_at};
 
 	outcome->lot = AwardLot(program, day, outcome->award.points);
-	if (event->kind == ON_ACTIVITY && outcome->award.points == 0)
+	if ((event->kind == ON_ACTIVITY || program->wallet_of != 0) && outcome->award.points == 0)
 		return;
 	LifetimeClose(ledger, program, account, day, event->occurred_at);
 	lotset_init(&lots);
 	if (outcome->award.points > 0)
 		LotsRaise(lotset_earn(&account->lots, outcome->lot, &lots));
-	AwardTally(event, day, outcome->award.points, &tally);
+	AwardTally(program, event, day, outcome->award.points, &tally);
 	posting.lots = &lots;
 	posting.tally = &tally;
 	posting.breakdown = BreakdownEncode(&outcome->award.breakdown);
@@ -262,17 +266,17 @@ decide_or_hold(Ledger *ledger, Program *program, const Account *account, Event *
 	return true;
 }
 
-/* Award an event to its account. */
+/* Award an event to an account; the orders and spend that rules know of stand in history. */
 void
-AwardPost(Ledger *ledger, Program *program, Account *account, Event *event,
-		  AwardOutcome *outcome)
+AwardPost(Ledger *ledger, Program *program, Account *account, const Account *history,
+		  Event *event, AwardOutcome *outcome)
 {
 	MemberFacts facts;
 
 	memset(outcome, 0, sizeof(AwardOutcome));
 	HoldsSettle(ledger, program, account);
 	AwardPrepare(program, event);
-	AwardMemberFacts(ledger, program, account, event, &facts);
+	AwardMemberFacts(ledger, program, account, history, event, &facts);
 	outcome->tier_before = ProgramTierIndex(program, facts.pinned.tier_id);
 	if (!program->hold_on_error)
 		EarnDecide(program, event, &facts, DT_NOEND, &outcome->award);

@@ -128,6 +128,68 @@ order_by_home(Batch *batch, Ledger *ledger)
 		qsort(batch->event, batch->nevents, sizeof(Event *), compare_events);
 }
 
+/* The programme whose wallets an event feeds; NULL where it feeds none. */
+static Program *
+program_with_wallets(Batch *batch, Ledger *ledger, const Event *event)
+{
+	const Account *member = event->has_member ? LedgerAccount(ledger, event->member_id) : NULL;
+	Program    *program;
+
+	/* a household has none: wallets are a person's own */
+	if (member == NULL || member->closed || member->account_id >= WALLET_SPAN)
+		return NULL;
+	program = pin_program(&batch->pins, member->program_id);
+	return program->nwallets > 0 ? program : NULL;
+}
+
+/* Lock the wallets of the events' members, and those to which something was posted. */
+static void
+lock_wallets(Batch *batch, Ledger *ledger, const Posted *posted, int nposted)
+{
+	int64	   *ids;
+	int			n = 0;
+	int			size = nposted;
+
+	for (int i = 0; i < batch->nevents; i++)
+	{
+		const Program *program = program_with_wallets(batch, ledger, batch->event[i]);
+
+		size += program == NULL ? 0 : program->nwallets;
+	}
+	if (size == 0)
+		return;
+	ids = palloc(sizeof(int64) * size);
+	for (int i = 0; i < batch->nevents; i++)
+	{
+		const Program *program = program_with_wallets(batch, ledger, batch->event[i]);
+
+		for (int w = 0; program != NULL && w < program->nwallets; w++)
+			ids[n++] = WalletAccount(program->wallet[w], batch->event[i]->member_id);
+	}
+	for (int i = 0; i < nposted; i++)
+	{
+		if (posted[i].account_id >= FIRST_WALLET)
+			ids[n++] = posted[i].account_id;
+	}
+	LedgerLockWallets(ledger, ids, n);
+}
+
+/* Award an event to its member's wallets; first, so that their rules know the history before it. */
+static void
+award_wallets(Batch *batch, Ledger *ledger, const Account *account, Event *event)
+{
+	Program    *program = program_with_wallets(batch, ledger, event);
+
+	for (int w = 0; program != NULL && w < program->nwallets; w++)
+	{
+		Program    *wallet = pin_program(&batch->pins, program->wallet[w]);
+		Account    *into = LedgerAccount(ledger, WalletAccount(wallet->program_id, event->member_id));
+		AwardOutcome outcome;
+
+		AwardPost(ledger, wallet, into, account, event, &outcome);
+	}
+}
+
 /* Award the events of a chunk. */
 static void
 award_chunk(Batch *batch, Ledger *ledger)
@@ -138,24 +200,26 @@ award_chunk(Batch *batch, Ledger *ledger)
 		ids[i] = batch->event[i]->member_id;
 	LedgerLock(ledger, ids, batch->nevents);
 	order_by_home(batch, ledger);
+	lock_wallets(batch, ledger, NULL, 0);
 	for (int i = 0; i < batch->nevents; i++)
 	{
 		Event	   *event = batch->event[i];
 		Account    *account = AwardAccount(ledger, event);
+		Program    *program = pin_program(&batch->pins, account->program_id);
 		AwardOutcome outcome;
 		MemoryContext old;
 
 		if (event->is_void)
 			continue;
 		old = MemoryContextSwitchTo(batch->scratch);
-		AwardPost(ledger, pin_program(&batch->pins, account->program_id), account, event,
-				  &outcome);
+		award_wallets(batch, ledger, account, event);
+		AwardPost(ledger, program, account, account, event, &outcome);
 		MemoryContextSwitchTo(old);
 		MemoryContextReset(batch->scratch);
 	}
 }
 
-/* Take back from a new award what had come back of its purchase before it was this member's. */
+/* Take back from a new award what had come back of its purchase before it was this account's. */
 static void
 return_earlier(Ledger *ledger, Program *program, Account *account, Event *event)
 {
@@ -170,6 +234,47 @@ return_earlier(Ledger *ledger, Program *program, Account *account, Event *event)
 	{
 		if (posted[i].account_id == account->account_id)
 			CorrectReturn(ledger, program, account, event, &posted[i], &posting);
+	}
+}
+
+/* Award a changed event to an account that it gave nothing before. */
+static void
+award_late(Ledger *ledger, Program *program, Account *account,
+		   const Account *history, Event *event, bool returned)
+{
+	AwardOutcome outcome;
+
+	AwardPost(ledger, program, account, history, event, &outcome);
+	if (returned && !outcome.held)
+		return_earlier(ledger, program, account, event);
+}
+
+/* Tell whether something was posted to an account. */
+static bool
+was_posted_to(const Account *account, const Posted *posted, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		if (posted[i].account_id == account->account_id)
+			return true;
+	}
+	return false;
+}
+
+/* Award a changed event to its member's wallets to which it gave nothing before. */
+static void
+award_missing_wallets(Batch *batch, Ledger *ledger, Event *event, const Posted *posted, int n)
+{
+	Program    *program = program_with_wallets(batch, ledger, event);
+
+	for (int w = 0; program != NULL && w < program->nwallets; w++)
+	{
+		Program    *wallet = pin_program(&batch->pins, program->wallet[w]);
+		Account    *into = LedgerAccount(ledger, WalletAccount(wallet->program_id, event->member_id));
+
+		/* what was there before the wallet stays without it */
+		if (event->recorded_at >= wallet->created_at && !was_posted_to(into, posted, n))
+			award_late(ledger, wallet, into, AwardAccount(ledger, event), event, posted[0].returned);
 	}
 }
 
@@ -191,21 +296,20 @@ correct_event(Batch *batch, Ledger *ledger, Event *event, const Posted *posted, 
 		program = pin_program(&batch->pins, account->program_id);
 		if (wanted && CorrectConcerns(ledger, event, &posted[i]))
 		{
-			done = true;
+			done |= posted[i].account_id < FIRST_WALLET;
 			CorrectEvent(ledger, program, account, event, &posted[i]);
 		}
 		else
 			CorrectAway(ledger, program, account, event, &posted[i]);
 	}
+	if (wanted)
+		award_missing_wallets(batch, ledger, event, posted, nposted);
 	if (wanted && !done && !posted[0].held)
 	{
 		Account    *account = AwardAccount(ledger, event);
-		Program    *program = pin_program(&batch->pins, account->program_id);
-		AwardOutcome outcome;
 
-		AwardPost(ledger, program, account, event, &outcome);
-		if (posted[0].returned && !outcome.held)
-			return_earlier(ledger, program, account, event);
+		award_late(ledger, pin_program(&batch->pins, account->program_id), account, account, event,
+				   posted[0].returned);
 	}
 }
 
@@ -230,18 +334,29 @@ static void
 correct_chunk(Batch *batch, Ledger *ledger)
 {
 	int64	   *sources = palloc(sizeof(int64) * batch->nevents);
-	int64	   *members = palloc(sizeof(int64) * batch->nevents);
+	int64	   *ids;
 	Posted	   *posted;
 	int			nposted;
 	int			n = 0;
 
 	for (int i = 0; i < batch->nevents; i++)
-	{
 		sources[i] = batch->event[i]->source_id;
+	nposted = LedgerPosted(ledger, sources, batch->nevents, &posted);
+	ids = palloc(sizeof(int64) * (batch->nevents + nposted));
+	for (int i = 0; i < batch->nevents; i++)
+	{
 		if (batch->event[i]->has_member)
-			members[n++] = batch->event[i]->member_id;
+			ids[n++] = batch->event[i]->member_id;
 	}
-	nposted = LedgerLockPosted(ledger, sources, batch->nevents, members, n, &posted);
+	for (int i = 0; i < nposted; i++)
+	{
+		if (posted[i].account_id != 0 && posted[i].account_id < FIRST_WALLET)
+			ids[n++] = posted[i].account_id;
+	}
+	if (n > 0)
+		LedgerLock(ledger, ids, n);
+	lock_wallets(batch, ledger, posted, nposted);
+	nposted = LedgerLockedPosted(ledger, sources, batch->nevents, &posted);
 	for (int i = 0; i < batch->nevents; i++)
 	{
 		int			first = 0;

@@ -24,13 +24,14 @@ extern void AwardPrepare(Program *program, Event *event);
 extern void AwardPersonFacts(Ledger *ledger, const Program *program, const Event *event,
 							 MemberFacts *facts);
 extern void AwardMemberFacts(Ledger *ledger, Program *program, const Account *account,
-							 const Event *event, MemberFacts *facts);
-extern void AwardPost(Ledger *ledger, Program *program, Account *account, Event *event,
-					  AwardOutcome *outcome);
+							 const Account *history, const Event *event, MemberFacts *facts);
+extern void AwardPost(Ledger *ledger, Program *program, Account *account,
+					  const Account *history, Event *event, AwardOutcome *outcome);
 extern Datum AwardDetail(const Account *account, const Event *event);
 extern Account *AwardAccount(Ledger *ledger, const Event *event);
 extern Lot	AwardLot(const Program *program, int32 day, int64 points);
-extern void AwardTally(const Event *event, int32 day, int64 points, TallySet *tally);
+extern void AwardTally(const Program *program, const Event *event, int32 day, int64 points,
+					   TallySet *tally);
 extern void AwardPromote(Ledger *ledger, const Program *program, Account *account,
 						 int64 source_id);
 extern void AwardRevokePromotion(Ledger *ledger, const Program *program, Account *account,

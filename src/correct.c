@@ -152,7 +152,12 @@ target_tally(const Program *program, const Event *event, int64 points, const Ret
 	TallyMonth	back = {.month = calendar_month(day), .points = -returned->points,
 	.spend = -returned->spend, .visits = returned->complete ? -1 : 0};
 
-	AwardTally(event, day, points, tally);
+	if (program->wallet_of != 0)
+	{
+		back.spend = 0;
+		back.visits = 0;
+	}
+	AwardTally(program, event, day, points, tally);
 	TallyRaise(tallyset_add_month(tally, back));
 }
 
@@ -221,12 +226,15 @@ correction(const Ledger *ledger, const Event *event, const Posted *posted, const
 bool
 CorrectConcerns(Ledger *ledger, const Event *event, const Posted *posted)
 {
-	Account    *member = event->has_member ? LedgerAccount(ledger, event->member_id) : NULL;
+	const Account *member = event->has_member ? LedgerAccount(ledger, event->member_id) : NULL;
 
-	return event->has_member &&
-		(posted->member_id == event->member_id || posted->account_id == event->member_id ||
-		 (member != NULL && (posted->account_id == member->household_id ||
-							 posted->account_id == member->merged_into)));
+	if (!event->has_member)
+		return false;
+	if (WalletMember(posted->member_id) == event->member_id ||
+		WalletMember(posted->account_id) == event->member_id)
+		return true;
+	return member != NULL && (posted->account_id == member->household_id ||
+							  WalletMember(posted->account_id) == member->merged_into);
 }
 
 /* Correct what an event gave to the account that it still concerns. */

@@ -3,8 +3,8 @@
  *	  The only writer of account, entry, tier_change and held_award.
  *
  * Owns: the lock order (accounts ascending by account_id, one FOR NO KEY UPDATE
- * lock each; households are numbered above all members, so that whoever holds
- * one waits for no member), kept plans, the sequence and the hash chain of entries, and the
+ * lock each; households are numbered above all members and wallets above both,
+ * so that whoever holds one waits for no member), kept plans, the sequence and the hash chain of entries, and the
  * law that an account is the sum of its entries: LedgerPost applies to the
  * account in memory exactly what it queues as an entry, and LedgerFlush writes
  * both in one go.  It does not know why a posting exists.
@@ -112,6 +112,7 @@ typedef enum PlanName
 	PLAN_LEAVE,
 	PLAN_BLOCK,
 	PLAN_HOUSEHOLDS,
+	PLAN_OPEN_WALLETS,
 	PLAN_COUNT
 } PlanName;
 
@@ -182,6 +183,11 @@ static const char *const plan_sql[PLAN_COUNT] = {
 	" WHERE account_id = $1)"
 	" UPDATE loyalty.household_member SET left_at = $2, leave_reason = $3"
 	" WHERE member_id = $1 AND left_at IS NULL",
+	[PLAN_OPEN_WALLETS] = "INSERT INTO loyalty.account (account_id, program_id, closed, frozen, joined_at)"
+	" SELECT w.id, p.program_id, m.closed, m.frozen, m.joined_at FROM pg_catalog.unnest($1) w (id)"
+	" JOIN loyalty.account m ON m.account_id = (w.id - 5000000000000000) % 100000000000"
+	" JOIN loyalty.program p ON p.program_id = ((w.id - 5000000000000000) / 100000000000)::pg_catalog.int4"
+	" AND p.wallet_of = m.program_id ORDER BY w.id ON CONFLICT (account_id) DO NOTHING",
 	[PLAN_HOUSEHOLDS] = "SELECT FROM loyalty.household_member LIMIT 1",
 	[PLAN_BLOCK] = "UPDATE loyalty.account SET household_blocked = $2 WHERE account_id = $1",
 };
@@ -255,6 +261,7 @@ plan_types(PlanName name, Oid *types)
 		case PLAN_EXPIRED:
 			return 1;
 		case PLAN_LOCK_MANY:
+		case PLAN_OPEN_WALLETS:
 		case PLAN_MEMBERS:
 		case PLAN_POSTED:
 			types[0] = INT8ARRAYOID;
@@ -302,7 +309,7 @@ plan_types(PlanName name, Oid *types)
 static bool
 is_bulk(PlanName name)
 {
-	return name == PLAN_LOCK_MANY || name == PLAN_MEMBERS || name == PLAN_POSTED ||
+	return name == PLAN_LOCK_MANY || name == PLAN_OPEN_WALLETS || name == PLAN_MEMBERS || name == PLAN_POSTED ||
 		name == PLAN_ENTRY_MANY || name == PLAN_ACCOUNT_MANY || name == PLAN_TIER_MANY;
 }
 
@@ -559,20 +566,93 @@ missing_households(Ledger *ledger, int64 **ids)
 	return n;
 }
 
-/* Lock accounts, and after them the households of their members; ids are sorted in place. */
+/* Put the accounts of the ledger into their order. */
+static void
+sort_accounts(Ledger *ledger)
+{
+	qsort(ledger->account, ledger->naccounts, sizeof(Account), compare_accounts);
+}
+
+/* Move wallets to the end; how many of the ids are not wallets. */
+static int
+wallets_last(int64 *ids, int n)
+{
+	int			count = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		int64		id = ids[i];
+
+		if (id >= FIRST_WALLET)
+			continue;
+		ids[i] = ids[count];
+		ids[count++] = id;
+	}
+	return count;
+}
+
+/* Open the accounts of wallets that were not used before; their members are locked, or nobody cares who is first. */
+static void
+open_wallets(const int64 *ids, int n)
+{
+	Datum	   *values = palloc(sizeof(Datum) * n);
+	Datum		array;
+
+	for (int i = 0; i < n; i++)
+		values[i] = Int64GetDatum(ids[i]);
+	array = PointerGetDatum(construct_array(values, n, INT8OID, sizeof(int64), FLOAT8PASSBYVAL,
+											TYPALIGN_DOUBLE));
+	execute(PLAN_OPEN_WALLETS, &array, NULL, SPI_OK_INSERT);
+	pfree(values);
+}
+
+/* Lock wallets' accounts after everything else, and open those that are not there yet. */
+void
+LedgerLockWallets(Ledger *ledger, int64 *account_ids, int n)
+{
+	int			before = ledger->naccounts;
+	int			missing = 0;
+
+	if (n == 0)
+		return;
+	lock_accounts(ledger, account_ids, n);
+	if (ledger->naccounts - before < n)
+	{
+		/* sorted above, with repetitions */
+		sort_accounts(ledger);
+		for (int i = 0; i < n; i++)
+		{
+			if (LedgerAccount(ledger, account_ids[i]) == NULL &&
+				(missing == 0 || account_ids[missing - 1] != account_ids[i]))
+				account_ids[missing++] = account_ids[i];
+		}
+		if (missing > 0)
+		{
+			open_wallets(account_ids, missing);
+			lock_accounts(ledger, account_ids, missing);
+		}
+	}
+	sort_accounts(ledger);
+}
+
+/* Lock accounts, after them the households of their members, and wallets last; ids are put in order. */
 void
 LedgerLock(Ledger *ledger, int64 *account_ids, int n)
 {
+	int			plain = wallets_last(account_ids, n);
 	int64	   *households;
 	int			count;
 
 	ledger->naccounts = 0;
-	lock_accounts(ledger, account_ids, n);
+	if (plain > 0)
+		lock_accounts(ledger, account_ids, plain);
 	count = missing_households(ledger, &households);
-	if (count == 0)
-		return;
-	lock_accounts(ledger, households, count);
-	qsort(ledger->account, ledger->naccounts, sizeof(Account), compare_accounts);
+	if (count > 0)
+	{
+		lock_accounts(ledger, households, count);
+		sort_accounts(ledger);
+	}
+	LedgerLockWallets(ledger, account_ids + plain, n - plain);
 }
 
 /* Tell whether there are members who share an account, or were. */
@@ -612,6 +692,35 @@ LedgerRead(Ledger *ledger, int64 account_id)
 	value = Int64GetDatum(household[0]);
 	execute(PLAN_READ_ONE, &value, NULL, SPI_OK_SELECT);
 	add_accounts(ledger);
+}
+
+/* Read a wallet's account as well; where it is not there yet, an empty one stands for it. */
+void
+LedgerReadWallet(Ledger *ledger, int64 account_id)
+{
+	Datum		value = Int64GetDatum(account_id);
+	const Account *member = LedgerAccount(ledger, WalletMember(account_id));
+
+	execute(PLAN_READ_ONE, &value, NULL, SPI_OK_SELECT);
+	add_accounts(ledger);
+	if (LedgerAccount(ledger, account_id) == NULL && member != NULL)
+	{
+		Account    *account = MemoryContextAllocZero(ledger->context, sizeof(Account) * (ledger->naccounts + 1));
+
+		memcpy(account, ledger->account, sizeof(Account) * ledger->naccounts);
+		ledger->account = account;
+		account = &account[ledger->naccounts++];
+		account->account_id = account_id;
+		account->program_id = WalletProgram(account_id);
+		account->tier_since = DT_NOBEGIN;
+		account->tier_until = DATEVAL_NOEND;
+		account->tier_pinned = DATEVAL_NOBEGIN;
+		account->last_event_at = DT_NOBEGIN;
+		account->joined_at = member->joined_at;
+		lotset_init(&account->lots);
+		tallyset_init(&account->tally);
+	}
+	sort_accounts(ledger);
 }
 
 /* The account that a member earns into and spends from: its own, or its household's. */
@@ -996,20 +1105,24 @@ check_locked(Ledger *ledger, const Posted *posted, int n)
 	}
 }
 
-/*
- * Lock members, and every account to which something was posted for sources,
- * and read what was posted; see LedgerPosted for what it returns.
- */
+/* Read what was posted for sources to accounts that are locked; see LedgerPosted. */
 int
-LedgerLockPosted(Ledger *ledger, int64 *source_ids, int n, const int64 *member_ids, int nmembers,
-				 Posted **posted)
+LedgerLockedPosted(Ledger *ledger, int64 *source_ids, int n, Posted **posted)
 {
 	int			count = LedgerPosted(ledger, source_ids, n, posted);
-	int64	   *ids = palloc(sizeof(int64) * Max(count + nmembers, 1));
-	int			nids = nmembers;
 
-	if (nmembers > 0)
-		memcpy(ids, member_ids, sizeof(int64) * nmembers);
+	check_locked(ledger, *posted, count);
+	return count;
+}
+
+/* Lock every account to which something was posted for sources, and read what was. */
+int
+LedgerLockPosted(Ledger *ledger, int64 *source_ids, int n, Posted **posted)
+{
+	int			count = LedgerPosted(ledger, source_ids, n, posted);
+	int64	   *ids = palloc(sizeof(int64) * Max(count, 1));
+	int			nids = 0;
+
 	for (int i = 0; i < count; i++)
 	{
 		if ((*posted)[i].account_id != 0)
@@ -1018,9 +1131,7 @@ LedgerLockPosted(Ledger *ledger, int64 *source_ids, int n, const int64 *member_i
 	if (nids == 0)
 		return count;
 	LedgerLock(ledger, ids, nids);
-	count = LedgerPosted(ledger, source_ids, n, posted);
-	check_locked(ledger, *posted, count);
-	return count;
+	return LedgerLockedPosted(ledger, source_ids, n, posted);
 }
 
 /* Find the entry that a key made in one account. */

@@ -14,6 +14,16 @@
 #include "seal.h"
 #include "tally.h"
 
+/*
+ * Numbers of accounts: members', then households', then wallets'.  Accounts are
+ * locked in ascending order, so that whoever holds one waits for none of a lower
+ * kind.  A wallet's account says in its number whose it is.
+ */
+#define WALLET_SPAN		INT64CONST(100000000000)	/* members are numbered below */
+#define FIRST_WALLET	INT64CONST(5000000000000000)
+#define WalletAccount(wallet_id, member_id) (FIRST_WALLET + (wallet_id) * WALLET_SPAN + (member_id))
+#define WalletMember(account_id) ((account_id) < FIRST_WALLET ? (account_id) : ((account_id) - FIRST_WALLET) % WALLET_SPAN)
+#define WalletProgram(account_id) ((int32) (((account_id) - FIRST_WALLET) / WALLET_SPAN))
 #define FIRST_HOUSEHOLD	INT64CONST(4000000000000001)	/* as household_id_seq begins */
 
 /* Points set aside for a redemption that is still to be captured or released */
@@ -108,6 +118,8 @@ typedef struct Ledger Ledger;
 
 extern Ledger *LedgerOpen(void);
 extern void LedgerLock(Ledger *ledger, int64 *account_ids, int n);
+extern void LedgerLockWallets(Ledger *ledger, int64 *account_ids, int n);
+extern void LedgerReadWallet(Ledger *ledger, int64 account_id);
 extern bool LedgerHasHouseholds(void);
 extern int	LedgerLockMembers(Ledger *ledger, int64 *member_ids, int n, Account **accounts);
 extern void LedgerRead(Ledger *ledger, int64 account_id);
@@ -128,8 +140,8 @@ extern void LedgerMerge(Ledger *ledger, int64 account_id, int64 into);
 extern void LedgerJoin(Ledger *ledger, const Account *member, int64 household_id, const char *reason);
 extern void LedgerLeave(Ledger *ledger, const Account *member, const char *reason);
 extern void LedgerBlock(Ledger *ledger, const Account *member, bool blocked);
-extern int	LedgerLockPosted(Ledger *ledger, int64 *source_ids, int n, const int64 *member_ids,
-							 int nmembers, Posted **posted);
+extern int	LedgerLockPosted(Ledger *ledger, int64 *source_ids, int n, Posted **posted);
+extern int	LedgerLockedPosted(Ledger *ledger, int64 *source_ids, int n, Posted **posted);
 extern void LedgerExpired(Ledger *ledger, int64 account_id, LotSet *lots);
 extern int64 LedgerNextSource(void);
 extern void LedgerFlush(Ledger *ledger);

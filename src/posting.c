@@ -503,7 +503,7 @@ loyalty_release_award(PG_FUNCTION_ARGS)
 		program->hold_on_error = false;
 		PG_TRY();
 		{
-			AwardPost(ledger, program, account, &event, &outcome);
+			AwardPost(ledger, program, account, account, &event, &outcome);
 		}
 		PG_FINALLY();
 		{
@@ -634,7 +634,7 @@ loyalty_release_pending(PG_FUNCTION_ARGS)
 
 	SPI_connect();
 	ledger = LedgerOpen();
-	n = LedgerLockPosted(ledger, &source_id, 1, NULL, 0, &posted);
+	n = LedgerLockPosted(ledger, &source_id, 1, &posted);
 	for (int i = 0; i < n; i++)
 	{
 		Account    *account = LedgerAccount(ledger, posted[i].account_id);

@@ -315,6 +315,9 @@ load_policies(Program *program)
 				 errmsg("programme %d does not exist", program->program_id),
 				 errhint("loyalty.create_program makes one.")));
 	program->name = MemoryContextStrdup(program->context, column_text(0, "name"));
+	program->wallet_of = column_text(0, "wallet_of") == NULL ? 0 : column_int32(0, "wallet_of");
+	program->catalog_id = program->wallet_of != 0 ? program->wallet_of : program->program_id;
+	program->created_at = column_time(0, "created_at", DT_NOBEGIN);
 	program->zone = pg_tzset(column_text(0, "time_zone"));
 	if (program->zone == NULL)
 		ereport(ERROR,
@@ -449,6 +452,19 @@ kind_of(const char *kind)
 			 errhint("Kinds are base, multiply and bonus.")));
 }
 
+/* Learn which wallets the programme has. */
+static void
+load_wallets(Program *program)
+{
+	uint64		n = query_program("SELECT program_id FROM loyalty.program WHERE wallet_of = $1 ORDER BY 1",
+								  program->program_id);
+
+	program->nwallets = (int) n;
+	program->wallet = MemoryContextAlloc(program->context, sizeof(int32) * Max(n, 1));
+	for (uint64 i = 0; i < n; i++)
+		program->wallet[i] = column_int32((int) i, "program_id");
+}
+
 /* Compile one rule from a row of the last result. */
 static Rule *
 load_rule(Program *program, ExpressionScope *scope, int row, List **groups)
@@ -524,7 +540,7 @@ note_columns(Program *program)
 	if (!program->uses_products)
 		program->uses_products =
 			query_program("SELECT 1 FROM loyalty.product WHERE program_id = $1 AND excluded LIMIT 1",
-						  program->program_id) > 0;
+						  program->catalog_id) > 0;
 }
 
 /* ------------------------------------------------------------------------
@@ -780,6 +796,7 @@ load_program(int32 program_id, Datum drafts, bool keep_existing)
 	scope = make_scope(program->context);
 	load_policies(program);
 	load_tiers(program);
+	load_wallets(program);
 	if (drafts == 0)
 		count = query_program(rules_query, program_id);
 	else

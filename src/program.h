@@ -82,6 +82,11 @@ typedef struct Program
 {
 	MemoryContext context;
 	int32		program_id;
+	int32		wallet_of;		/* the programme that this is a wallet of; 0: none */
+	int32		catalog_id;		/* whose articles it knows: that programme's, or its own */
+	TimestampTz created_at;
+	int			nwallets;
+	int32	   *wallet;			/* its own wallets, ascending */
 	char	   *name;
 	pg_tz	   *zone;
 	char		currency[4];

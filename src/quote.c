@@ -67,6 +67,8 @@ loyalty_quote_purchase(PG_FUNCTION_ARGS)
 {
 	Ledger	   *ledger;
 	Account    *account;
+	Account    *history;
+	int64		account_id;
 	Program    *program;
 	Event		event;
 	AwardOutcome outcome;
@@ -82,14 +84,19 @@ loyalty_quote_purchase(PG_FUNCTION_ARGS)
 	SPI_connect();
 	read_argument(PG_GETARG_HEAPTUPLEHEADER(0), &event);
 	ledger = LedgerOpen();
+	account_id = event.member_id;
+	event.member_id = WalletMember(account_id);
 	LedgerRead(ledger, event.member_id);
-	account = AwardAccount(ledger, &event);
+	if (account_id >= FIRST_WALLET)
+		LedgerReadWallet(ledger, account_id);
+	history = AwardAccount(ledger, &event);
+	account = account_id >= FIRST_WALLET ? LedgerAccount(ledger, account_id) : history;
 	program = ProgramPin(account->program_id);
 	hold = program->hold_on_error;
 	program->hold_on_error = false;
 	PG_TRY();
 	{
-		AwardPost(ledger, program, account, &event, &outcome);
+		AwardPost(ledger, program, account, history, &event, &outcome);
 		quote_columns(program, &outcome, v, n);
 		result = SPI_datumTransfer(HeapTupleGetDatum(heap_form_tuple(desc, v, n)), false, -1);
 	}
@@ -201,7 +208,7 @@ explain_event(ReturnSetInfo *rsinfo, Ledger *ledger, Program *program, Account *
 	int			n;
 
 	AwardPrepare(program, event);
-	AwardMemberFacts(ledger, program, account, event, &facts);
+	AwardMemberFacts(ledger, program, account, account, event, &facts);
 	if (posted != NULL && posted->nbreakdowns > 0)
 	{
 		BreakdownDecode(posted->breakdown[0], &first);
@@ -223,7 +230,7 @@ posted_for(Ledger *ledger, const Posted *posted, int n, const Event *event)
 {
 	for (int i = 0; i < n; i++)
 	{
-		if (CorrectConcerns(ledger, event, &posted[i]))
+		if (posted[i].account_id < FIRST_WALLET && CorrectConcerns(ledger, event, &posted[i]))
 			return &posted[i];
 	}
 	return NULL;

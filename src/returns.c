@@ -43,11 +43,12 @@ loyalty_post_return(PG_FUNCTION_ARGS)
 	if (!TransactionRead(purchase_id, false, &event))
 		elog(ERROR, "purchase " INT64_FORMAT " vanished under its lock", purchase_id);
 	ledger = LedgerOpen();
-	n = LedgerLockPosted(ledger, &purchase_id, 1, NULL, 0, &posted);
+	n = LedgerLockPosted(ledger, &purchase_id, 1, &posted);
 	for (int i = 0; i < n; i++)
 	{
 		Account    *account = LedgerAccount(ledger, posted[i].account_id);
 		Program    *program;
+		int64		back;
 		Posting		posting = {.kind = "return", .source_id = purchase_id};
 
 		if (account == NULL || event.is_void || !CorrectConcerns(ledger, &event, &posted[i]))
@@ -57,8 +58,10 @@ loyalty_post_return(PG_FUNCTION_ARGS)
 		posting.key = text_argument(fcinfo, 3);
 		posting.detail = PG_ARGISNULL(4) ? (Datum) 0 : PG_GETARG_DATUM(4);
 		program = ProgramPin(account->program_id);
-		taken += CorrectReturn(ledger, program, account, &event, &posted[i], &posting);
+		back = CorrectReturn(ledger, program, account, &event, &posted[i], &posting);
 		ProgramUnpin(program);
+		if (account->account_id < FIRST_WALLET)
+			taken += back;
 	}
 	LedgerFlush(ledger);
 	LedgerClose(ledger);

@@ -171,7 +171,8 @@ simulate_row(Simulation *simulation, HeapTupleHeader header, RuleEvent kind)
 	ExecStoreHeapTuple(&tuple, simulation->slot[which], false);
 	EventRead(simulation->layout[which], simulation->slot[which], &event);
 	AwardPrepare(simulation->program, &event);
-	AwardMemberFacts(simulation->ledger, simulation->program, simulation->account, &event, &facts);
+	AwardMemberFacts(simulation->ledger, simulation->program, simulation->account,
+					 simulation->account, &event, &facts);
 	EarnDecide(simulation->program, &event, &facts, DT_NOEND, &award);
 	count_award(simulation, &award, ProgramTierIndex(simulation->program, facts.pinned.tier_id));
 	advance_account(simulation, &event, award.points);

@@ -34,7 +34,9 @@ for my $round (1 .. 5)
 		}
 		push @pids, $pid;
 	}
-	usleep(150_000 + 100_000 * $round);
+	# until there is a load, and some more
+	usleep(50_000) while -s $logs[0] < 100 && !waitpid($pids[0], 1);
+	usleep(50_000 + 100_000 * $round);
 	$node->kill9;
 	waitpid($_, 0) for @pids;
 	# the killed server's backends notice and leave

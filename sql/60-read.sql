@@ -172,6 +172,8 @@ BEGIN
                 WHEN e.kind = 'return' THEN format('Return of purchase %s, %s %s', coalesce(p.reference, e.source_id::text), e.detail ->> 'amount', p.currency)
                 WHEN e.kind = 'correct' THEN 'Correction of ' || coalesce('purchase ' || coalesce(p.reference, e.source_id::text), 'activity')
                 WHEN e.kind = 'expire' THEN 'Expired'
+                WHEN e.kind = 'redeem' AND e.key LIKE 'loyalty:claim %' THEN 'Reward: ' || (e.detail -> 'request' ->> 'reward')
+                WHEN e.kind = 'undo' AND e.key LIKE 'loyalty:undo claim %' THEN 'Given back: a reward' || coalesce(', ' || e.reason, '')
                 WHEN e.kind IN ('redeem', 'capture') THEN 'Redeemed' || coalesce(' for ' || (e.detail -> 'request' ->> 'reference'), '') || coalesce(format(' worth %s %s', round((e.detail ->> 'money')::numeric, loyalty.currency_digits(e.detail ->> 'currency')), e.detail ->> 'currency'), '')
                 WHEN e.kind = 'undo' THEN 'Given back: redemption ' || (e.detail -> 'request' ->> 'redemption')
                 WHEN e.kind = 'release' AND e.key IS NOT NULL THEN 'Hold ' || e.key || CASE WHEN e.detail ? 'lapsed' THEN ' expired' ELSE ' released' END
@@ -321,8 +323,12 @@ BEGIN
         'tier', loyalty.tier_progress(m.member_id),
         'lifetime', jsonb_build_object('spend', trim_scale(loyalty.spend(a.tally)), 'points', loyalty.points(a.tally),
             'purchases', loyalty.visits(a.tally)),
+        'rewards', (SELECT coalesce(jsonb_agg(to_jsonb(r) - '{obstacle,why}'::text[] ORDER BY r.points, r.reward), '[]') FROM loyalty.rewards_for(m.member_id) r WHERE r.claimable > 0),
+        'stamp_cards', (SELECT coalesce(jsonb_agg(to_jsonb(c) ORDER BY c.card), '[]') FROM loyalty.stamp_cards(m.member_id) c),
+        'coupons', (SELECT coalesce(jsonb_agg(to_jsonb(k) - '{status,usable}'::text[] ORDER BY k.coupon_id), '[]') FROM loyalty.coupons(m.member_id) k WHERE k.usable),
+        'distinctions', (SELECT coalesce(jsonb_agg(to_jsonb(d) ORDER BY d.kind, d.reward), '[]') FROM loyalty.distinctions(m.member_id) d),
         'statement', (SELECT coalesce(jsonb_agg(to_jsonb(s) ORDER BY s.seq DESC), '[]') FROM loyalty.statement(m.member_id, max_rows => 10) s));
 END
 $$;
-COMMENT ON FUNCTION loyalty.cabinet(bigint) IS 'Everything a member''s page shows, in one call: balance, worth, lots, expiry, tier and progress, last entries';
+COMMENT ON FUNCTION loyalty.cabinet(bigint) IS 'Everything a member''s page shows, in one call: balance, worth, lots, expiry, tier and progress, rewards to claim, stamp cards, codes, distinctions, last entries';
 REVOKE ALL ON FUNCTION loyalty.cabinet(bigint) FROM PUBLIC;

@@ -113,11 +113,12 @@ BEGIN
         FROM loyalty.program w JOIN loyalty.member m ON m.program_id = w.wallet_of AND m.member_id = from_member
         WHERE EXISTS (SELECT FROM loyalty.account a WHERE a.account_id = loyalty.wallet_account(w.program_id, from_member))
         ORDER BY w.program_id;
+    PERFORM loyalty.merge_stamps(from_member, to_member);
     UPDATE loyalty.member m SET status = 'closed' WHERE m.member_id = from_member AND m.status <> 'closed';
     RETURN points;
 END
 $$;
-COMMENT ON FUNCTION loyalty.merge_members(bigint, bigint, text) IS 'Merges one member into another: points with their days, sums and the better tier move, the first is closed, and what is returned or corrected of its purchases later goes to the second. Doing it again does nothing. Returns the points moved';
+COMMENT ON FUNCTION loyalty.merge_members(bigint, bigint, text) IS 'Merges one member into another: points and stamps with their days, sums and the better tier move, the first is closed, and what is returned or corrected of its purchases later goes to the second. Doing it again does nothing. Returns the points moved';
 REVOKE ALL ON FUNCTION loyalty.merge_members(bigint, bigint, text) FROM PUBLIC;
 
 CREATE VIEW loyalty.redemption AS

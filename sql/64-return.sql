@@ -284,7 +284,8 @@ BEGIN
         RETURN 0;
     END IF;
     SELECT * INTO redemption FROM loyalty.redemption x WHERE x.redemption_id = p.redemption_id;
-    IF NOT FOUND THEN
+    -- what paid for a reward is given back with the reward: undo_claim
+    IF NOT FOUND OR starts_with(redemption.key, 'loyalty:claim ') THEN
         RETURN 0;
     END IF;
     points := CASE WHEN complete THEN redemption.points ELSE div(redemption.points * wanted, p.amount) END - before;
@@ -391,6 +392,7 @@ BEGIN
         SELECT * INTO p FROM loyalty.purchase q WHERE q.purchase_id = r.purchase_id;
         PERFORM loyalty.take_return(given, p);
     END LOOP;
+    PERFORM loyalty.stamp_purchases(purchases, false);
     RETURN NULL;
 END
 $$;

@@ -128,6 +128,7 @@ AS $$
     SELECT 'what is configured belongs to a programme', NULL, x.what
         FROM (SELECT program_id, 'tier ' || name FROM loyalty.tier UNION ALL SELECT program_id, 'rule ' || name FROM loyalty.rule
               UNION ALL SELECT program_id, 'article ' || sku FROM loyalty.product UNION ALL SELECT program_id, 'table ' || relation::text FROM loyalty.attachment
+              UNION ALL SELECT program_id, 'reward ' || name FROM loyalty.reward UNION ALL SELECT program_id, 'coupon pool ' || name FROM loyalty.coupon_pool
               UNION ALL SELECT program_id, 'member ' || external_id FROM loyalty.member UNION ALL SELECT program_id, 'account ' || account_id FROM loyalty.account) AS x (program_id, what)
         WHERE NOT EXISTS (SELECT FROM loyalty.program p WHERE p.program_id = x.program_id)
     UNION ALL
@@ -239,6 +240,12 @@ AS $$
     UNION ALL
     SELECT * FROM loyalty.check_vouchers()
     UNION ALL
+    SELECT * FROM loyalty.check_rewards()
+    UNION ALL
+    SELECT * FROM loyalty.check_coupons()
+    UNION ALL
+    SELECT * FROM loyalty.check_stamps()
+    UNION ALL
     SELECT 'the engine''s triggers stand and are enabled', NULL, w.relation || '.' || w.trigger
         FROM (VALUES ('purchase', 'award_insert'), ('purchase', 'award_update'), ('purchase', 'refuse_change'), ('purchase', 'refuse_key_change'), ('purchase', 'keep_returned'),
                      ('activity', 'award_insert'), ('activity', 'award_update'), ('activity', 'refuse_change'), ('activity', 'refuse_key_change'),
@@ -246,6 +253,10 @@ AS $$
                      ('entry', 'refuse_change'), ('tier_change', 'refuse_change'), ('account', 'refuse_change'), ('household_member', 'refuse_change'), ('held_award', 'refuse_change'),
                      ('member', 'open_accounts'), ('member', 'follow_member'), ('member', 'keep_member'), ('member', 'keep_member_key'), ('rule_version', 'keep_version'),
                      ('voucher', 'keep_voucher'), ('voucher', 'refuse_change'), ('voucher_key', 'refuse_change'),
+                     ('reward', 'keep_reward'), ('reward', 'refuse_change'), ('claim', 'keep_claim'), ('claim', 'refuse_change'),
+                     ('coupon_pool', 'keep_coupon'), ('coupon_pool', 'refuse_change'), ('coupon', 'keep_coupon'), ('coupon', 'refuse_change'),
+                     ('coupon_use', 'keep_coupon'), ('coupon_use', 'refuse_change'), ('stamp', 'refuse_change'), ('stamp_sheet', 'refuse_change'),
+                     ('stamp_card', 'keep_stamp_card'), ('stamp_card', 'refuse_change'), ('stamp_card', 'configuration_changed'),
                      ('attachment', 'configuration_changed'), ('program', 'configuration_changed'), ('program', 'keep_program'), ('program', 'refuse_change'), ('tier', 'refuse_change'), ('tier', 'configuration_changed'),
                      ('product', 'configuration_changed'), ('rule', 'configuration_changed'),
                      ('rule_version', 'configuration_changed')) AS w (relation, trigger)

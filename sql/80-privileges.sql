@@ -42,11 +42,14 @@ AS $$
         'EXECUTE ON FUNCTION loyalty.tier_progress(bigint)',
         'EXECUTE ON FUNCTION loyalty.cabinet(bigint)',
         'EXECUTE ON FUNCTION loyalty.vouchers(bigint), loyalty.voucher_token(bigint)',
+        'EXECUTE ON FUNCTION loyalty.rewards_for(bigint), loyalty.claim, loyalty.undo_claim(bigint, text, text), loyalty.distinctions(bigint)',
+        'EXECUTE ON FUNCTION loyalty.coupons(bigint), loyalty.issue_coupon(bigint, text, text), loyalty.use_coupon, loyalty.release_coupon(bigint, text, text), loyalty.is_code(text)',
+        'EXECUTE ON FUNCTION loyalty.stamp_cards(bigint)',
         'EXECUTE ON FUNCTION loyalty.read_token(text), loyalty.read_token(text, bytea), loyalty.verify_token(text, bytea), loyalty.member_tag(bigint, bytea)',
         'EXECUTE ON FUNCTION loyalty.redeem_voucher(text, text, bigint, text, bigint)',
         'EXECUTE ON FUNCTION loyalty.describe(integer, text)'])
 $$;
-COMMENT ON FUNCTION loyalty.grant_app(regrole) IS 'Lets an application insert transactions, read members'' points and redeem vouchers through functions';
+COMMENT ON FUNCTION loyalty.grant_app(regrole) IS 'Lets an application insert transactions, read members'' points, and redeem vouchers, claim rewards and use coupons through functions';
 REVOKE ALL ON FUNCTION loyalty.grant_app(regrole) FROM PUBLIC;
 
 CREATE FUNCTION loyalty.grant_bi(role regrole) RETURNS void
@@ -64,6 +67,10 @@ AS $$
         'SELECT (member_id, program_id, joined_at, status, staff) ON loyalty.member',
         'SELECT (voucher_id, program_id, member_id, kind, value, currency, sku, terms, issued_at, issued_by, valid_from, valid_until, key, source_id, key_id, status, redeemed_at, redeemed_by, redeem_key, redeem_member_id, redeem_store, redeem_purchase_id, revoked_at, revoked_by, reason) ON loyalty.voucher',
         'SELECT ON loyalty.voucher_key',
+        'SELECT ON loyalty.reward, loyalty.claim, loyalty.reward_taken, loyalty.stock_share',
+        'SELECT ON loyalty.coupon_pool, loyalty.coupon_use, loyalty.coupon_taken',
+        'SELECT (coupon_id, program_id, pool_id, status, member_id, key, issued_at, issued_by, valid_until, voided_at, reason) ON loyalty.coupon',
+        'SELECT ON loyalty.stamp_card, loyalty.stamp, loyalty.stamp_sheet',
         'EXECUTE ON FUNCTION loyalty.breakdown_rules(bytea), loyalty.breakdown_lines(bytea), loyalty.lots_at',
         'EXECUTE ON FUNCTION loyalty.describe(integer, text)'])
 $$;
@@ -93,9 +100,13 @@ AS $$
         'EXECUTE ON FUNCTION loyalty.import_entry, loyalty.set_tier(bigint, text, date, text)',
         'EXECUTE ON FUNCTION loyalty.set_member_status(bigint, text), loyalty.close_member(bigint)',
         'EXECUTE ON FUNCTION loyalty.make_voucher, loyalty.revoke_voucher(bigint, text), loyalty.voucher_keys()',
+        'EXECUTE ON FUNCTION loyalty.add_reward, loyalty.retire_reward(integer, text, text), loyalty.restock_reward(integer, text, bigint)',
+        'EXECUTE ON FUNCTION loyalty.add_coupon_pool, loyalty.retire_coupon_pool(integer, text, text), loyalty.void_coupon(integer, text, text)',
+        'EXECUTE ON FUNCTION loyalty.import_coupons(integer, text, text[]), loyalty.make_coupons(integer, text, integer, integer)',
+        'EXECUTE ON FUNCTION loyalty.add_stamp_card, loyalty.retire_stamp_card(integer, text, text)',
         'EXECUTE ON FUNCTION loyalty.release_award(bigint), loyalty.check()'])
 $$;
-COMMENT ON FUNCTION loyalty.grant_admin(regrole) IS 'Lets a role run the programme: rules, tiers, adjustments, imports, releases, vouchers. Jobs, attach and the engine''s own functions stay with the owner of the extension';
+COMMENT ON FUNCTION loyalty.grant_admin(regrole) IS 'Lets a role run the programme: rules, tiers, adjustments, imports, releases, vouchers, rewards, coupons, stamp cards. Jobs, attach and the engine''s own functions stay with the owner of the extension';
 REVOKE ALL ON FUNCTION loyalty.grant_admin(regrole) FROM PUBLIC;
 
 /* What pg_dump must carry: all of it is the user's data. */
@@ -107,6 +118,8 @@ BEGIN
         'program', 'tier', 'product', 'rule', 'rule_version', 'exchange_rate', 'member', 'account',
         'household_member', 'household_id_seq', 'tier_change', 'purchase', 'activity', 'purchase_return', 'returned', 'entry', 'held_award', 'attachment', 'attachment_attachment_id_seq',
         'voucher', 'voucher_key', 'voucher_id_seq',
+        'stock_share', 'reward', 'claim', 'reward_taken', 'coupon_pool', 'coupon', 'coupon_use', 'coupon_taken', 'stamp_card', 'stamp', 'stamp_sheet',
+        'stock_id_seq', 'reward_reward_id_seq', 'claim_id_seq', 'coupon_pool_pool_id_seq', 'coupon_id_seq', 'stamp_card_card_id_seq', 'stamp_id_seq',
         'program_program_id_seq', 'tier_tier_id_seq', 'rule_rule_id_seq',
         'rule_version_rule_version_id_seq', 'member_id_seq', 'transaction_id_seq', 'tier_change_number_seq']
     LOOP

@@ -311,6 +311,14 @@ correct_event(Batch *batch, Ledger *ledger, Event *event, const Posted *posted, 
 		award_late(ledger, pin_program(&batch->pins, account->program_id), account, account, event,
 				   posted[0].returned);
 	}
+	else if (event->has_member && posted[0].held)
+	{
+		Account    *account = LedgerAccount(ledger, event->member_id);
+
+		/* its award waits, its stamps do not */
+		if (account != NULL)
+			(void) pin_program(&batch->pins, account->program_id);
+	}
 }
 
 /* The elements of what was posted that concern one source. */
@@ -366,6 +374,23 @@ correct_chunk(Batch *batch, Ledger *ledger)
 	}
 }
 
+/* Stamp the cards of a chunk's members, where a programme has cards. */
+static void
+stamp_chunk(Batch *batch)
+{
+	bool		cards = false;
+	int64	   *ids;
+
+	for (int i = 0; i < batch->pins.n; i++)
+		cards |= batch->pins.program[i]->ncards > 0;
+	if (!cards || batch->event[0]->kind != ON_PURCHASE)
+		return;
+	ids = palloc(sizeof(int64) * batch->nevents);
+	for (int i = 0; i < batch->nevents; i++)
+		ids[i] = batch->event[i]->source_id;
+	StampPurchases(ids, batch->nevents);
+}
+
 /* Process the events collected so far and forget them. */
 static void
 process_chunk(Batch *batch)
@@ -384,6 +409,7 @@ process_chunk(Batch *batch)
 		award_chunk(batch, ledger);
 	LedgerFlush(ledger);
 	LedgerClose(ledger);
+	stamp_chunk(batch);
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(batch->chunk);
 	batch->nevents = 0;

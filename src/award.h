@@ -43,6 +43,8 @@ extern void CorrectAway(Ledger *ledger, Program *program, Account *account, Even
 						const Posted *posted);
 extern int64 CorrectReturn(Ledger *ledger, Program *program, Account *account, Event *event,
 						   const Posted *posted, const Posting *posting);
+extern void StampPurchases(const int64 *purchase_ids, int n);
+extern void PurchaseFromDatum(HeapTupleHeader header, Event *event);
 extern bool TransactionRead(int64 source_id, bool lock, Event *event);
 
 #endif							/* LOYALTY_AWARD_H */

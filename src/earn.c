@@ -854,3 +854,88 @@ EarnExplain(Program *program, Event *event, const MemberFacts *member,
 	*nverdicts = program->nrules;
 	return verdict;
 }
+
+/* ------------------------------------------------------------------------
+ * Stamps
+ * ------------------------------------------------------------------------ */
+
+/* Name the stamp card in an error that its condition raises. */
+static void
+name_card(void *arg)
+{
+	if (ERRCODE_TO_CATEGORY(geterrcode()) == ERRCODE_DATA_EXCEPTION)
+		errcode(ERRCODE_LY_RULE_FAILED);
+	errcontext("stamp card \"%s\"", ((const Card *) arg)->name);
+}
+
+/* Tell whether a card's condition is true of the facts at hand. */
+static bool
+card_counts(Program *program, const Card *card)
+{
+	bool		isnull;
+	Datum		result;
+
+	if (card->condition == NULL)
+		return true;
+	result = ExpressionEvaluate(card->condition, program->econtext, &isnull);
+	return !isnull && DatumGetBool(result);
+}
+
+/* The stamps of so many units; a line that does not say is of one. */
+static int64
+stamps_of_units(Datum quantity)
+{
+	if (quantity == 0)
+		return STAMP_UNIT;
+	return DatumGetInt64(DirectFunctionCall1(numeric_int8,
+											 NumericGetDatum(multiply(DatumGetNumeric(quantity),
+																	  whole(STAMP_UNIT)))));
+}
+
+/* What a line, or a purchase without lines, gives to a card that counts it. */
+static int64
+stamps_of(const Card *card, Datum quantity, int64 net)
+{
+	switch (card->counts)
+	{
+		case COUNT_UNITS:
+			return Max(stamps_of_units(quantity), 0);
+		case COUNT_VISITS:
+			return STAMP_UNIT;
+		case COUNT_AMOUNT:
+			return Max(net, 0);
+	}
+	return 0;
+}
+
+/*
+ * Decide what each line of a purchase gives to a stamp card; a purchase
+ * without lines counts as one line of no article, and of no units.
+ */
+void
+EarnStamps(Program *program, Event *event, const Card *card, int64 *stamps)
+{
+	MemberFacts nobody = {0};
+	Work		work = {.program = program, .event = event, .member = &nobody};
+	ErrorContextCallback callback = {.callback = name_card, .arg = unconstify(Card *, card),
+	.previous = error_context_stack};
+
+	set_facts(&work);
+	error_context_stack = &callback;
+	if (event->nlines == 0)
+		stamps[0] = card->counts != COUNT_UNITS && card_counts(program, card) ?
+			stamps_of(card, 0, event->net) : 0;
+	for (int i = 0; i < event->nlines; i++)
+	{
+		const EventLine *line = &event->line[i];
+
+		stamps[i] = 0;
+		if (line->product != NULL && line->product->excluded)
+			continue;
+		set_line(program, line);
+		if (card_counts(program, card))
+			stamps[i] = stamps_of(card, line->quantity, line->net);
+	}
+	error_context_stack = callback.previous;
+	ResetExprContext(program->econtext);
+}

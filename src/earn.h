@@ -5,6 +5,8 @@
 #ifndef LOYALTY_EARN_H
 #define LOYALTY_EARN_H
 
+#define STAMP_UNIT	10000			/* stamps are counted in 1/10000: as money, and units of up to four decimals */
+
 #include "breakdown.h"
 #include "event.h"
 #include "program.h"
@@ -43,6 +45,7 @@ typedef struct RuleVerdict
 extern bool EarnIsAllowed(Numeric value);
 extern void EarnDecide(Program *program, Event *event, const MemberFacts *member,
 					   TimestampTz known_at, Award *award);
+extern void EarnStamps(Program *program, Event *event, const Card *card, int64 *stamps);
 extern RuleVerdict *EarnExplain(Program *program, Event *event, const MemberFacts *member,
 								TimestampTz known_at, Award *award, int *nverdicts);
 

@@ -426,6 +426,22 @@ TransactionRead(int64 source_id, bool lock, Event *event)
 	return false;
 }
 
+/* Read a row of the type purchase into an event. */
+void
+PurchaseFromDatum(HeapTupleHeader header, Event *event)
+{
+	TupleDesc	desc = lookup_rowtype_tupdesc_copy(HeapTupleHeaderGetTypeId(header),
+												   HeapTupleHeaderGetTypMod(header));
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(desc, &TTSOpsHeapTuple);
+	HeapTuple	tuple = palloc0(HEAPTUPLESIZE);
+
+	tuple->t_len = HeapTupleHeaderGetDatumLength(header);
+	ItemPointerSetInvalid(&tuple->t_self);
+	tuple->t_data = header;
+	ExecStoreHeapTuple(tuple, slot, false);
+	EventRead(EventLayoutCreate(desc, ON_PURCHASE), slot, event);
+}
+
 /* Mark a held award as released; false where none waits. */
 static bool
 mark_released(int64 source_id)

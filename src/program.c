@@ -142,7 +142,7 @@ static void
 watch_tables(void)
 {
 	static const char *const names[] = {
-		"program", "tier", "product", "rule", "rule_version", "exchange_rate"
+		"program", "tier", "product", "rule", "rule_version", "exchange_rate", "stamp_card"
 	};
 
 	for (size_t i = 0; i < lengthof(names); i++)
@@ -193,6 +193,9 @@ visible_rows(RuleEvent event)
 	}
 	return 0;
 }
+
+/* Which named rows a stamp card may use: none that its own stamps or other purchases change. */
+#define CARD_ROWS	(1 << ROW_PURCHASE | 1 << ROW_LINE | 1 << ROW_PRODUCT)
 
 /* ------------------------------------------------------------------------
  * Reading rows of a configuration query
@@ -517,7 +520,44 @@ load_rules(Program *program, ExpressionScope *scope, uint64 count)
 	}
 }
 
-/* Note which facts the rules read. */
+/* Compile one stamp card from a row of the last result. */
+static void
+load_card(Program *program, ExpressionScope *scope, int row, Card *card)
+{
+	char	   *condition = column_text(row, "condition");
+
+	card->card_id = column_int32(row, "card_id");
+	card->name = MemoryContextStrdup(program->context, column_text(row, "name"));
+	card->counts = WORD(row, "counts", "units", "visits", "amount");
+	card->valid_from = column_time(row, "valid_from", DT_NOBEGIN);
+	card->valid_until = column_time(row, "valid_until", DT_NOEND);
+	card->retired_at = column_time(row, "retired_at", DT_NOEND);
+	if (condition != NULL)
+		card->condition = ExpressionCompile(scope, CARD_ROWS, condition, BOOLOID, "condition",
+											psprintf("stamp card \"%s\"", card->name));
+}
+
+/* Compile the stamp cards. */
+static void
+load_cards(Program *program, ExpressionScope *scope)
+{
+	SPITupleTable *table;
+
+	program->ncards = (int) query_program("SELECT card_id, name, counts, condition, valid_from,"
+										  " valid_until, retired_at FROM loyalty.stamp_card"
+										  " WHERE program_id = $1 ORDER BY card_id",
+										  program->program_id);
+	table = SPI_tuptable;
+	program->card = MemoryContextAllocZero(program->context,
+										   sizeof(Card) * Max(program->ncards, 1));
+	for (int i = 0; i < program->ncards; i++)
+	{
+		SPI_tuptable = table;
+		load_card(program, scope, i, &program->card[i]);
+	}
+}
+
+/* Note which facts the rules and cards read. */
 static void
 note_columns(Program *program)
 {
@@ -530,6 +570,12 @@ note_columns(Program *program)
 		program->columns = bms_add_members(program->columns, rule->points->columns);
 		if (rule->condition != NULL)
 			program->columns = bms_add_members(program->columns, rule->condition->columns);
+	}
+	for (int i = 0; i < program->ncards; i++)
+	{
+		if (program->card[i].condition != NULL)
+			program->columns = bms_add_members(program->columns,
+											   program->card[i].condition->columns);
 	}
 	MemoryContextSwitchTo(old);
 	for (int fact = FACT_MEMBER_EXTERNAL_ID; fact <= FACT_MEMBER_ATTRIBUTES; fact++)
@@ -809,6 +855,7 @@ load_program(int32 program_id, Datum drafts, bool keep_existing)
 		count = SPI_processed;
 	}
 	load_rules(program, scope, count);
+	load_cards(program, scope);
 	note_columns(program);
 	for (int event = 0; event < RULE_EVENTS; event++)
 		build_index(program, event);
@@ -1001,6 +1048,21 @@ ProgramCheckRule(const char *name, const char *event, const char *kind, const ch
 	if (!ExpressionIsConstant(compiled, &value, &isnull) || isnull)
 		return NULL;
 	return DatumGetNumeric(value);
+}
+
+/* Compile a stamp card's condition to raise what is wrong with it. */
+void
+ProgramCheckCard(const char *name, const char *condition)
+{
+	Expression *expression = ExpressionCompile(make_scope(CurrentMemoryContext), CARD_ROWS,
+											   condition, BOOLOID, "condition",
+											   psprintf("stamp card \"%s\"", name));
+
+	if (bms_is_member(FACT_PURCHASE_NUMBER, expression->columns))
+		ereport(ERROR,
+				(errcode(ERRCODE_LY_RULE_NOT_ALLOWED),
+				 errmsg("condition of stamp card \"%s\" may not read purchase.number", name),
+				 errdetail("A card decides by the purchase alone.")));
 }
 
 /* true, false or null where a condition is constant, else NULL. */

@@ -60,6 +60,25 @@ typedef struct Rule
 	Expression *condition;		/* NULL: always */
 } Rule;
 
+typedef enum CardCounts
+{
+	COUNT_UNITS,
+	COUNT_VISITS,
+	COUNT_AMOUNT
+} CardCounts;
+
+/* A stamp card: what it counts, and on which lines */
+typedef struct Card
+{
+	int32		card_id;
+	char	   *name;
+	CardCounts	counts;
+	TimestampTz valid_from;		/* purchases that occur in [valid_from, valid_until) */
+	TimestampTz valid_until;
+	TimestampTz retired_at;		/* and were recorded before; DT_NOEND: not retired */
+	Expression *condition;		/* NULL: always */
+} Card;
+
 /* One tier as rules and reports see it; the pure part is in tier.h */
 typedef struct ProgramTier
 {
@@ -122,7 +141,9 @@ typedef struct Program
 	int			nrules;
 	Rule	  **rule;			/* by priority, rule id, version */
 	RuleIndex	index[RULE_EVENTS];
-	Bitmapset  *columns;		/* facts that some rule names */
+	int			ncards;
+	Card	   *card;			/* stamp cards, by id */
+	Bitmapset  *columns;		/* facts that some rule or card names */
 	bool		uses_members;	/* some rule names what stands in the member's row alone */
 	bool		uses_products;	/* some rule names product, or an article is excluded */
 
@@ -150,6 +171,7 @@ extern Numeric ProgramRate(const Program *program, const char *currency, int32 d
 
 extern Numeric ProgramCheckRule(const char *name, const char *event, const char *kind,
 							 const char *points, const char *condition);
+extern void ProgramCheckCard(const char *name, const char *condition);
 extern const char *ProgramConstant(const char *condition, const char *event);
 
 #endif							/* LOYALTY_PROGRAM_H */

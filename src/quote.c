@@ -16,27 +16,10 @@
 #include "utils/builtins.h"
 #include "utils/date.h"
 #include "utils/memutils.h"
-#include "utils/typcache.h"
 
 #include "award.h"
 #include "compat.h"
 #include "errors.h"
-
-/* Store a composite argument in a slot and read it as a purchase. */
-static void
-read_argument(HeapTupleHeader header, Event *event)
-{
-	TupleDesc	desc = lookup_rowtype_tupdesc_copy(HeapTupleHeaderGetTypeId(header),
-												   HeapTupleHeaderGetTypMod(header));
-	TupleTableSlot *slot = MakeSingleTupleTableSlot(desc, &TTSOpsHeapTuple);
-	HeapTuple	tuple = palloc0(HEAPTUPLESIZE);
-
-	tuple->t_len = HeapTupleHeaderGetDatumLength(header);
-	ItemPointerSetInvalid(&tuple->t_self);
-	tuple->t_data = header;
-	ExecStoreHeapTuple(tuple, slot, false);
-	EventRead(EventLayoutCreate(desc, ON_PURCHASE), slot, event);
-}
 
 /* Text of a tier's name, null below the lowest. */
 static Datum
@@ -82,7 +65,7 @@ loyalty_quote_purchase(PG_FUNCTION_ARGS)
 		elog(ERROR, "quote_purchase must return a row");
 	desc = BlessTupleDesc(desc);
 	SPI_connect();
-	read_argument(PG_GETARG_HEAPTUPLEHEADER(0), &event);
+	PurchaseFromDatum(PG_GETARG_HEAPTUPLEHEADER(0), &event);
 	ledger = LedgerOpen();
 	account_id = event.member_id;
 	event.member_id = WalletMember(account_id);

@@ -1,7 +1,7 @@
 /*
  * redeem.c
  *	  Points after they are earned: redeem, hold, capture, release, undo,
- *	  transfer, write-off.
+ *	  what pays for a reward, transfer, write-off.
  *
  * Each locks its accounts in ascending order, looks its key up under the lock,
  * decides with the pure rooms, posts and flushes.  A key with the content that
@@ -28,6 +28,7 @@
 
 #define MAX_KEY		500
 #define MAX_TTL		(INT64CONST(3650) * USECS_PER_DAY)
+#define CLAIM_KEY	"loyalty:claim "	/* of the redemption that paid for a reward */
 
 /* An operation on one account, under its lock */
 typedef struct Operation
@@ -411,14 +412,14 @@ most_redeemable(const Program *program, const Request *request)
 
 /* Refuse more points than are available. */
 static void
-raise_insufficient(const Account *account, int64 asked, int64 available)
+raise_insufficient(const Account *account, int64 asked, int64 available, const char *hint)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_LY_INSUFFICIENT_POINTS),
 			 errmsg("member " INT64_FORMAT " does not have " INT64_FORMAT " points",
 					account->account_id, asked),
 			 errdetail(INT64_FORMAT " points are available.", Max(available, 0)),
-			 errhint("partial => true redeems what there is.")));
+			 hint == NULL ? 0 : errhint("%s", hint)));
 }
 
 /*
@@ -441,7 +442,7 @@ decide_points(const Operation *op, const Request *request, int64 available)
 		if (points > 0 && program->redeem_step == 1 && has_value(program))
 			points = points_needed(program, points);
 		if (points < program->redeem_min && available < program->redeem_min)
-			raise_insufficient(op->account, Max(program->redeem_min, 1), available);
+			raise_insufficient(op->account, Max(program->redeem_min, 1), available, NULL);
 	}
 	if (points < program->redeem_min)
 		raise_limit(ERRCODE_LY_BELOW_MINIMUM, "fewer points than the programme redeems at once",
@@ -453,7 +454,8 @@ decide_points(const Operation *op, const Request *request, int64 available)
 		raise_limit(ERRCODE_LY_ABOVE_MAXIMUM, "more points than this redemption allows", points,
 					most);
 	if (points > available)
-		raise_insufficient(op->account, points, available);
+		raise_insufficient(op->account, points, available,
+						   "partial => true redeems what there is.");
 	return points;
 }
 
@@ -486,6 +488,21 @@ take_points(const Operation *op, const Request *request, LotSet *delta)
 	lotset_init(delta);
 	LotsRaise(lotset_spend(lots, points, op->today, delta));
 	return points;
+}
+
+/* Take so many points from the lots that nobody holds, limits or not. */
+static void
+take_exactly(const Operation *op, int64 points, LotSet *taken)
+{
+	LotSet		scratch;
+	const LotSet *lots = HoldsFree(op->account, &scratch);
+	int64		available;
+
+	LotsRaise(lotset_available(lots, op->today, &available));
+	if (points > available)
+		raise_insufficient(op->account, points, available, NULL);
+	lotset_init(taken);
+	LotsRaise(lotset_spend(lots, points, op->today, taken));
 }
 
 /* ------------------------------------------------------------------------
@@ -988,6 +1005,19 @@ find_redemption(const Operation *op, const char *key, KeyedEntry *redemption)
 				 errhint("It is a hold: loyalty.release gives it back.")));
 }
 
+/* What a household spent goes back to it, also by a member who left it. */
+static void
+follow_redemption(Operation *op, const KeyedEntry *redemption)
+{
+	int64		ids[2] = {redemption->account_id, op->member_id};
+
+	if (redemption->account_id < FIRST_HOUSEHOLD || redemption->account_id >= FIRST_WALLET ||
+		redemption->account_id == op->account->account_id)
+		return;
+	LedgerLock(op->ledger, ids, 2);
+	op->account = locked_account(op->ledger, redemption->account_id);
+}
+
 /* The money that goes with points given back, so that all parts add up to the whole. */
 static Datum
 money_back(const Operation *op, const KeyedEntry *redemption, int64 before, int64 points)
@@ -1050,6 +1080,7 @@ undo(FunctionCallInfo fcinfo, const char *redemption_key, const char *undo_key)
 	content = DetailEnd(&asked);
 	redeemed.currency = op.program->currency;
 	find_redemption(&op, redemption_key, &redemption);
+	follow_redemption(&op, &redemption);
 	redeemed.redemption_id = redemption.source_id;
 	if (op.replayed)
 	{
@@ -1085,6 +1116,11 @@ loyalty_undo(PG_FUNCTION_ARGS)
 {
 	char	   *key = key_argument(fcinfo, 1);
 
+	if (strncmp(key, CLAIM_KEY, strlen(CLAIM_KEY)) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_LY_UNKNOWN_REDEMPTION),
+				 errmsg("\"%s\" paid for a reward", key),
+				 errhint("loyalty.undo_claim gives the points back, and takes the reward back.")));
 	return undo(fcinfo, key, PG_ARGISNULL(3) ? psprintf("undo %s", key) : new_key_argument(fcinfo, 3));
 }
 
@@ -1095,6 +1131,80 @@ Datum
 loyalty_undo_tender(PG_FUNCTION_ARGS)
 {
 	return undo(fcinfo, key_argument(fcinfo, 1), key_argument(fcinfo, 3));
+}
+
+/* ------------------------------------------------------------------------
+ * Claims
+ * ------------------------------------------------------------------------ */
+
+PG_FUNCTION_INFO_V1(loyalty_redeem_claim);
+
+/*
+ * redeem_claim(member_id, points, claim_id, reward): pay for a reward; returns
+ * the redemption.
+ *
+ * The claim is new and its member is locked.  A reward has its price: the
+ * limits of paying with points do not concern it.
+ */
+Datum
+loyalty_redeem_claim(PG_FUNCTION_ARGS)
+{
+	int64		points = points_argument(fcinfo, 1);
+	Operation	op;
+	LotSet		delta;
+	Detail		request;
+	Detail		detail;
+	Posting		posting = {.kind = "redeem", .lots = &delta};
+
+	begin_operation(&op, member_argument(fcinfo, 0), 0,
+					psprintf(CLAIM_KEY INT64_FORMAT, PG_GETARG_INT64(2)));
+	check_may_spend(&op);
+	settle(&op, op.account);
+	take_exactly(&op, points, &delta);
+	DetailBegin(&request);
+	DetailText(&request, "operation", "claim");
+	DetailInteger(&request, "points", points);
+	DetailInteger(&request, "claim", PG_GETARG_INT64(2));
+	DetailText(&request, "reward", text_argument(fcinfo, 3));
+	DetailBegin(&detail);
+	DetailObject(&detail, "request", DetailEnd(&request));
+	name_member(&op, &detail);
+	posting.key = op.key;
+	posting.source_id = LedgerNextSource();
+	posting.occurred_at = LedgerNow(op.ledger);
+	posting.detail = DetailEnd(&detail);
+	LedgerPost(op.ledger, op.account, &posting);
+	end_operation(&op);
+	SPI_finish();
+	PG_RETURN_INT64(posting.source_id);
+}
+
+PG_FUNCTION_INFO_V1(loyalty_undo_redeem_claim);
+
+/* undo_redeem_claim(member_id, claim_id, reason): give a reward's points back, once; returns how many. */
+Datum
+loyalty_undo_redeem_claim(PG_FUNCTION_ARGS)
+{
+	int64		claim_id = PG_GETARG_INT64(1);
+	char	   *claim_key = psprintf(CLAIM_KEY INT64_FORMAT, claim_id);
+	Operation	op;
+	KeyedEntry	redemption;
+	Redeemed	redeemed = {0};
+	Detail		asked;
+
+	begin_operation(&op, member_argument(fcinfo, 0), 0,
+					psprintf("loyalty:undo claim " INT64_FORMAT, claim_id));
+	find_redemption(&op, claim_key, &redemption);
+	follow_redemption(&op, &redemption);
+	settle(&op, op.account);
+	DetailBegin(&asked);
+	DetailText(&asked, "operation", "undo");
+	DetailText(&asked, "redemption", claim_key);
+	undo_points(&op, &redemption, 0, -redemption.points, text_argument(fcinfo, 2),
+				DetailEnd(&asked), &redeemed);
+	end_operation(&op);
+	SPI_finish();
+	PG_RETURN_INT64(redeemed.points);
 }
 
 /* ------------------------------------------------------------------------
@@ -1138,20 +1248,13 @@ check_transfer(const Operation *op, const Account *to, int64 points)
 static void
 move_points(const Operation *op, Account *to, int64 points, const char *reason, Datum asked)
 {
-	LotSet		scratch;
-	const LotSet *lots = HoldsFree(op->account, &scratch);
 	LotSet		taken;
 	LotSet		given;
 	LotSet		received;
-	int64		available;
 	Posting		posting = {.kind = "transfer", .reason = reason, .key = op->key};
 	Detail		detail;
 
-	LotsRaise(lotset_available(lots, op->today, &available));
-	if (points > available)
-		raise_insufficient(op->account, points, available);
-	lotset_init(&taken);
-	LotsRaise(lotset_spend(lots, points, op->today, &taken));
+	take_exactly(op, points, &taken);
 	lotset_copy(&given, &taken);
 	LotsRaise(lotset_negate(&given));
 	lotset_init(&received);

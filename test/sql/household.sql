@@ -6,8 +6,8 @@ SET timezone = 'UTC';
 CREATE EXTENSION IF NOT EXISTS loyalty;
 CREATE FUNCTION pg_temp.m(who text) RETURNS bigint LANGUAGE sql SECURITY DEFINER AS $$ SELECT m.member_id FROM loyalty.member m JOIN loyalty.program p USING (program_id) WHERE p.name ~ '^Houses' AND m.external_id = who $$;
 CREATE FUNCTION pg_temp.named(message text) RETURNS text LANGUAGE sql AS $$
-    SELECT coalesce((SELECT string_agg(CASE WHEN w ~ '^[0-9]+$' THEN coalesce((SELECT m.external_id FROM loyalty.member m WHERE m.member_id = w::bigint), w) ELSE w END, '' ORDER BY n)
-        FROM regexp_split_to_table(regexp_replace(message, '([0-9]+)', '~\1~', 'g'), '~') WITH ORDINALITY AS x (w, n)), message)
+    SELECT coalesce((SELECT string_agg(CASE WHEN w ~ '^[0-9]+$' THEN coalesce((SELECT m.external_id FROM loyalty.member m JOIN loyalty.program p USING (program_id) WHERE p.name ~ '^Houses' AND m.member_id = w::bigint), w) ELSE w END, '' ORDER BY n)
+        FROM regexp_split_to_table(regexp_replace(message, '\m([0-9]+)\M(?! EUR|[.,][0-9])', '~\1~', 'g'), '~') WITH ORDINALITY AS x (w, n)), message)
 $$;
 CREATE FUNCTION pg_temp.refused(statement text) RETURNS TABLE (state text, message text, detail text) LANGUAGE plpgsql AS $$
 BEGIN
@@ -17,7 +17,7 @@ BEGIN
 EXCEPTION WHEN OTHERS THEN
     GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL;
     message := pg_temp.named(message);
-    detail := regexp_replace(detail, 'Transaction [0-9]+', 'Transaction N');
+    detail := regexp_replace(detail, '(Transaction|"member":) [0-9]+', '\1 N', 'g');
     RETURN NEXT;
 END
 $$;
@@ -100,6 +100,9 @@ SELECT redeemed FROM loyalty.redeem(pg_temp.m('bob'), 10, 'k2');
 INSERT INTO loyalty.purchase (member_id, amount, reference, source) VALUES (pg_temp.m('bob'), 5, 'b4', 'h');
 UPDATE loyalty.purchase SET amount = 90 WHERE source = 'h' AND reference = 'b1';
 UPDATE loyalty.purchase SET status = 'completed' WHERE source = 'h' AND reference = 'b2';
+SELECT n, b.available FROM unnest('{bob,home}'::text[]) n, loyalty.balance(pg_temp.m(n)) b;
+-- what the household spent goes back to it, also by a member who left
+SELECT restored FROM loyalty.undo(pg_temp.m('bob'), 'k2', reason => 'late');
 SELECT n, b.available FROM unnest('{bob,home}'::text[]) n, loyalty.balance(pg_temp.m(n)) b;
 -- and joining another
 SELECT loyalty.join_household(pg_temp.m('bob'), pg_temp.m('other'));

@@ -190,4 +190,15 @@ SELECT * FROM pg_temp.refused($$SELECT loyalty.make_key(1)$$);
 RESET ROLE;
 DROP OWNED BY loyalty_test_none, loyalty_test_app, loyalty_test_bi, loyalty_test_admin;
 DROP ROLE loyalty_test_none, loyalty_test_app, loyalty_test_bi, loyalty_test_admin;
+SELECT loyalty.adjust(pg_temp.m('cid'), 100, 'For rewards') > 0 AS points;
+-- vouchers of a claim: as many as pieces, revoked when it is undone, unless one was used
+SELECT count(loyalty.add_reward(pg_temp.p(), 'voucher ' || kind, kind, 10, 5, sku => sku, issues => 'voucher', valid_days => 10, terms => '{"from": 20}')) FROM (VALUES ('discount_amount', NULL), ('discount_percent', NULL), ('product', 'MUG')) v (kind, sku);
+SELECT k, points, cardinality(voucher_ids) AS vouchers, cardinality(tokens) AS tokens FROM unnest('{discount_amount,discount_percent,product}'::text[]) k, loyalty.claim(pg_temp.m('cid'), 'voucher ' || k, 'v ' || k, 2);
+SELECT v.kind, v.value, v.currency, v.sku, v.terms, v.valid_until - loyalty.local_day(pg_temp.p(), now()) AS days, v.member_id = c.member_id AS the_members, v.source_id = c.redemption_id AS paid
+    FROM loyalty.claim c, loyalty.voucher v WHERE c.member_id = pg_temp.m('cid') AND v.voucher_id = ANY (c.voucher_ids) ORDER BY v.voucher_id;
+SELECT c.voucher_ids = d.voucher_ids AS same FROM loyalty.claim c, loyalty.claim(pg_temp.m('cid'), 'voucher product', 'v product', 2) d WHERE c.member_id = pg_temp.m('cid') AND c.key = 'v product';
+SELECT status FROM loyalty.claim(pg_temp.m('cid'), 'voucher product', 'v product', 2) c, loyalty.redeem_voucher(c.tokens[1], 'till 1', pg_temp.m('cid'));
+SELECT r.* FROM pg_temp.refused($$SELECT loyalty.undo_claim(pg_temp.m('cid'), 'v product', 'Why')$$) r;
+SELECT restored FROM loyalty.undo_claim(pg_temp.m('cid'), 'v discount_amount', 'Why');
+SELECT v.status, v.reason, count(*) FROM loyalty.claim c JOIN loyalty.voucher v ON v.voucher_id = ANY (c.voucher_ids) WHERE c.member_id = pg_temp.m('cid') GROUP BY 1, 2 ORDER BY 1;
 SELECT * FROM loyalty.check();

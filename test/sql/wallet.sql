@@ -11,11 +11,12 @@ BEGIN
     RETURN NEXT;
 EXCEPTION WHEN OTHERS THEN
     GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT;
-    message := regexp_replace(message, '(member|programme|transaction) [0-9]+', '\1 N', 'g');
+    message := regexp_replace(message, '(members?|programme|transaction) [0-9]+( and [0-9]+)?', '\1 N', 'g');
     RETURN NEXT;
 END
 $$;
 CREATE FUNCTION pg_temp.p() RETURNS integer LANGUAGE sql AS $$ SELECT program_id FROM loyalty.program WHERE name = 'Air' $$;
+CREATE FUNCTION pg_temp.w(which text) RETURNS integer LANGUAGE sql AS $$ SELECT program_id FROM loyalty.program WHERE wallet_of = pg_temp.p() AND wallet = which $$;
 CREATE FUNCTION pg_temp.m(who text) RETURNS bigint LANGUAGE sql SECURITY DEFINER AS $$ SELECT m.member_id FROM loyalty.member m WHERE m.program_id = pg_temp.p() AND m.external_id = who $$;
 CREATE VIEW pg_temp.books AS
     SELECT m.external_id AS who, coalesce(w.wallet, 'miles') AS wallet, e.seq, e.kind, e.points, loyalty.spend(e.tally) AS spend
@@ -23,16 +24,16 @@ CREATE VIEW pg_temp.books AS
         JOIN loyalty.member m ON m.member_id = CASE WHEN e.account_id < 5000000000000000 THEN e.account_id ELSE (e.account_id - 5000000000000000) % 100000000000 END
     WHERE pg_temp.p() IN (w.program_id, w.wallet_of);
 SELECT loyalty.create_program('Air', currency => 'EUR', point_value => 0.01) > 0;
-SELECT loyalty.add_wallet(pg_temp.p(), 'Status', 'status credits', policies => '{"expiry": "after", "expiry_months": 24, "negative": "allow"}') AS status \gset
-SELECT loyalty.add_wallet(pg_temp.p(), 'Stamps', points_name => 'stamps', policies => '{"expiry": "never"}') AS stamps \gset
-SELECT r.* FROM unnest(ARRAY[format('loyalty.add_wallet(%s, ''Status'')', pg_temp.p()), format('loyalty.add_wallet(%s, ''Deeper'')', :status), 'loyalty.add_wallet(-1, ''x'')', format('loyalty.add_wallet(%s, NULL)', pg_temp.p()),
-    format('loyalty.add_wallet(%s, ''Held'', policies => ''{"on_rule_error": "hold"}'')', pg_temp.p()), format('loyalty.add_wallet(%s, ''Odd'', policies => ''{"wallet_of": 1}'')', pg_temp.p()), format('loyalty.enroll(%s, ''nobody'')', :status)]) s, pg_temp.refused('SELECT ' || s) r;
+SELECT loyalty.add_wallet(pg_temp.p(), 'Status', 'status credits', policies => '{"expiry": "after", "expiry_months": 24, "negative": "allow"}') > 0 AS status;
+SELECT loyalty.add_wallet(pg_temp.p(), 'Stamps', points_name => 'stamps', policies => '{"expiry": "never"}') > 0 AS stamps;
+SELECT r.* FROM unnest(ARRAY[format('loyalty.add_wallet(%s, ''Status'')', pg_temp.p()), format('loyalty.add_wallet(%s, ''Deeper'')', pg_temp.w('Status')), 'loyalty.add_wallet(-1, ''x'')', format('loyalty.add_wallet(%s, NULL)', pg_temp.p()),
+    format('loyalty.add_wallet(%s, ''Held'', policies => ''{"on_rule_error": "hold"}'')', pg_temp.p()), format('loyalty.add_wallet(%s, ''Odd'', policies => ''{"wallet_of": 1}'')', pg_temp.p()), format('loyalty.enroll(%s, ''nobody'')', pg_temp.w('Status'))]) s, pg_temp.refused('SELECT ' || s) r;
 SELECT loyalty.add_rule(pg_temp.p(), 'miles', 'purchase', 'base', 'purchase.amount * 5') > 0;
-SELECT loyalty.add_rule(:status, 'credits', 'purchase', 'base', '10', 'purchase.channel = ''flight''') > 0;
-SELECT loyalty.add_rule(:status, 'third', 'purchase', 'bonus', '100', 'purchase.number = 3') > 0;
-SELECT loyalty.add_rule(:stamps, 'coffee', 'line', 'base', 'line.quantity', 'product.category = ''coffee''') > 0;
-SELECT loyalty.add_rule(:stamps, 'review', 'activity', 'base', '1', 'activity.kind = ''review''') > 0;
-SELECT loyalty.add_tier(:status, 'Silver', 25) > 0;
+SELECT loyalty.add_rule(pg_temp.w('Status'), 'credits', 'purchase', 'base', '10', 'purchase.channel = ''flight''') > 0;
+SELECT loyalty.add_rule(pg_temp.w('Status'), 'third', 'purchase', 'bonus', '100', 'purchase.number = 3') > 0;
+SELECT loyalty.add_rule(pg_temp.w('Stamps'), 'coffee', 'line', 'base', 'line.quantity', 'product.category = ''coffee''') > 0;
+SELECT loyalty.add_rule(pg_temp.w('Stamps'), 'review', 'activity', 'base', '1', 'activity.kind = ''review''') > 0;
+SELECT loyalty.add_tier(pg_temp.w('Status'), 'Silver', 25) > 0;
 INSERT INTO loyalty.product (program_id, sku, category) VALUES (pg_temp.p(), 'ESP', 'coffee'), (pg_temp.p(), 'BUN', 'bread');
 SELECT count(loyalty.enroll(pg_temp.p(), n, '2024-01-01')) FROM unnest('{ann,bob,cid,dan}'::text[]) n;
 -- a wallet that was never used is empty
@@ -75,8 +76,8 @@ SELECT wallet, sum(points) FROM pg_temp.books WHERE who = 'bob' GROUP BY 1 ORDER
 UPDATE loyalty.purchase SET member_id = pg_temp.m('cid') WHERE source = 'air' AND reference = 'a1';
 SELECT who, wallet, sum(points) FROM pg_temp.books WHERE who IN ('ann', 'cid') GROUP BY 1, 2 ORDER BY 1, 2;
 -- a wallet that comes later does not reach back
-SELECT loyalty.add_wallet(pg_temp.p(), 'Late') AS late \gset
-SELECT loyalty.add_rule(:late, 'late', 'purchase', 'base', '1') > 0;
+SELECT loyalty.add_wallet(pg_temp.p(), 'Late') > 0 AS late;
+SELECT loyalty.add_rule(pg_temp.w('Late'), 'late', 'purchase', 'base', '1') > 0;
 UPDATE loyalty.purchase SET amount = 12 WHERE source = 'air' AND reference = 'a2';
 SELECT count(*) FROM pg_temp.books WHERE wallet = 'Late';
 INSERT INTO loyalty.purchase (member_id, amount, source, reference) VALUES (pg_temp.m('ann'), 1, 'air', 'a4');

@@ -24,13 +24,25 @@ $node->safe_psql('shop', q{
 	CREATE TABLE orders (id int PRIMARY KEY, who text, total numeric);
 	SELECT loyalty.attach('orders', 'purchase', '{"member": "who", "reference": "id::text", "amount": "total"}', 1);
 	INSERT INTO orders VALUES (1, 'm3', 30);
+	SELECT loyalty.adjust(m, 100, 'Start') FROM generate_series(3, 4) m;
+	SELECT loyalty.add_reward(1, 'mug', 'product', 5, sku => 'MUG', stock => 100, member_limit => 50), loyalty.add_reward(1, 'badge', 'badge', NULL);
+	SELECT loyalty.add_stamp_card(1, 'card', 'units', 3, 'badge', valid_from => '2024-01-01');
+	SELECT loyalty.add_coupon_pool(1, 'codes', 'service', uses => 'multi', max_uses => 50), loyalty.import_coupons(1, 'codes', '{CODE}');
+	SELECT loyalty.claim(3, 'mug', 'mug'), loyalty.claim(3, 'badge', 'full', card => 'card'), loyalty.use_coupon('code', 3, 'use'), loyalty.claim(4, 'mug', 'undone');
+	SELECT loyalty.undo_claim(4, 'undone', 'why not');
+	INSERT INTO loyalty.purchase_return (purchase_reference) VALUES ('r22');
 });
 my $everything = q{
 	SELECT md5(string_agg(t::text, ',' ORDER BY t::text)) FROM (
 		SELECT to_jsonb(e)::text FROM loyalty.entry e UNION ALL SELECT to_jsonb(a)::text FROM loyalty.account a
 		UNION ALL SELECT to_jsonb(p)::text FROM loyalty.purchase p UNION ALL SELECT to_jsonb(c)::text FROM loyalty.tier_change c
 		UNION ALL SELECT to_jsonb(r)::text FROM loyalty.rule_version r UNION ALL SELECT to_jsonb(m)::text FROM loyalty.member m
-		UNION ALL SELECT to_jsonb(x)::text FROM loyalty.attachment x) t};
+		UNION ALL SELECT to_jsonb(x)::text FROM loyalty.attachment x UNION ALL SELECT to_jsonb(w)::text FROM loyalty.reward w
+		UNION ALL SELECT to_jsonb(l)::text FROM loyalty.claim l UNION ALL SELECT to_jsonb(h)::text FROM loyalty.stock_share h
+		UNION ALL SELECT to_jsonb(n)::text FROM loyalty.reward_taken n UNION ALL SELECT to_jsonb(k)::text FROM loyalty.coupon k
+		UNION ALL SELECT to_jsonb(o)::text FROM loyalty.coupon_pool o UNION ALL SELECT to_jsonb(u)::text FROM loyalty.coupon_use u
+		UNION ALL SELECT to_jsonb(v)::text FROM loyalty.coupon_taken v UNION ALL SELECT to_jsonb(d)::text FROM loyalty.stamp_card d
+		UNION ALL SELECT to_jsonb(s)::text FROM loyalty.stamp s UNION ALL SELECT to_jsonb(g)::text FROM loyalty.stamp_sheet g) t};
 my $before = $node->safe_psql('shop', $everything);
 for my $format ('plain', 'custom')
 {
@@ -53,6 +65,10 @@ for my $format ('plain', 'custom')
 		INSERT INTO orders VALUES (2, 'new', 11);
 		SELECT loyalty.add_rule(1, 'another', 'purchase', 'bonus', '1');
 		INSERT INTO loyalty.purchase (member_id, amount) SELECT member_id, 5 FROM loyalty.member;
+		SELECT loyalty.claim(3, 'mug', 'mug'), loyalty.claim(3, 'mug', 'mug 2'), loyalty.claim(3, 'badge', 'full 2', card => 'card'), loyalty.use_coupon('CODE', 3, 'use 2');
+		SELECT loyalty.add_reward(1, 'cup', 'product', 5, sku => 'CUP', stock => 1), loyalty.add_coupon_pool(1, 'more', 'service'), loyalty.make_coupons(1, 'more', 2);
+		SELECT loyalty.add_stamp_card(1, 'another', 'visits', 3, 'cup'), loyalty.claim(3, 'cup', 'cup');
+		INSERT INTO loyalty.purchase_return (purchase_reference) VALUES ('r42');
 	});
 	is($node->safe_psql("restored_$format", 'SELECT * FROM loyalty.check()'), '', "and it goes on, sequences included, $format");
 }

@@ -34,14 +34,16 @@ DECLARE
     day date;
     program record;
 BEGIN
-    FOR program IN SELECT p.program_id, p.time_zone FROM loyalty.program p ORDER BY 1 LOOP
+    FOR program IN SELECT p.program_id, p.time_zone, p.expiry = 'sliding' AS slides FROM loyalty.program p ORDER BY 1 LOOP
         day := loyalty.job_day(as_of, program.time_zone, batch);
         last := 0;
         LOOP
+            -- lots say themselves when they die, but where points slide or a hold has frozen some
             SELECT pg_catalog.array_agg(x.account_id ORDER BY x.account_id), pg_catalog.max(x.account_id) INTO ids, last
                 FROM (SELECT a.account_id FROM loyalty.account a
                       WHERE a.account_id > last AND a.program_id = program.program_id
-                            AND loyalty.expired((loyalty.lots_at(a.program_id, a.lots, a.holds, a.last_event_at, now())).free, day) > 0
+                            AND CASE WHEN a.holds IS NULL AND NOT program.slides THEN loyalty.expired(a.lots, day)
+                                     ELSE loyalty.expired((loyalty.lots_at(a.program_id, a.lots, a.holds, a.last_event_at, now())).free, day) END > 0
                       ORDER BY a.account_id LIMIT batch) x;
             EXIT WHEN ids IS NULL;
             closed := closed + loyalty.post_expiry(ids, day);

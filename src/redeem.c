@@ -172,6 +172,17 @@ find_key(const Operation *op, const char *key, KeyedEntry *entry)
 		LedgerFindKey(op->ledger, locked_account(op->ledger, op->member.merged_into), key, entry);
 }
 
+/*
+ * Tell whether a hold has the key.  In the member's own account no entry bears
+ * the key of an open hold, so that nobody needs to look for one.
+ */
+static bool
+is_held(const Operation *op, const char *key)
+{
+	return op->account->account_id == op->member_id && op->member.left_households == NULL &&
+		HoldFind(op->account, key) != NULL;
+}
+
 /* Begin an operation: lock the accounts, pin the programme, look the key up. */
 static void
 begin_operation(Operation *op, int64 member_id, int64 other_id, const char *key)
@@ -191,7 +202,7 @@ begin_operation(Operation *op, int64 member_id, int64 other_id, const char *key)
 	op->account = LedgerHome(op->ledger, own);
 	op->program = ProgramPin(op->account->program_id);
 	op->today = ProgramDay(op->program, LedgerNow(op->ledger));
-	op->replayed = find_key(op, key, &op->first);
+	op->replayed = !is_held(op, key) && find_key(op, key, &op->first);
 }
 
 /* End an operation: write what is queued. */

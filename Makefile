@@ -62,7 +62,7 @@ bench:
 	@test/bench/run
 # 64 sessions on 8 accounts, and the server killed 20 times under them
 races:
-	@CLIENTS=64 OPS=100000 STORM=1000 KILLS=20 TAP=003 test/run races tap
+	@CLIENTS=64 OPS=100000 STORM=1000 VOUCHERS=10000 KILLS=20 TAP=003 test/run races tap
 unit:
 	@test/run unit
 lint:

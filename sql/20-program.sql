@@ -42,6 +42,9 @@ CREATE TABLE loyalty.program (
     redeem_max_share    numeric NOT NULL DEFAULT 1 CHECK (redeem_max_share > 0 AND redeem_max_share <= 1),
     redeem_line_max     numeric CHECK (redeem_line_max >= 0 AND redeem_line_max < 1e12),
     transfer_max        bigint CHECK (transfer_max >= 0),
+    proof_above         bigint CHECK (proof_above >= 0),
+    cashier_points_max  bigint CHECK (cashier_points_max >= 0),
+    cashier_redemptions_max integer CHECK (cashier_redemptions_max >= 0),
     on_rule_error       text NOT NULL DEFAULT 'fail' CHECK (on_rule_error IN ('fail', 'hold')),
     wallet_of           integer,
     wallet              text CHECK (wallet <> ''),
@@ -74,6 +77,9 @@ COMMENT ON COLUMN loyalty.program.redeem_max IS 'Most points of one redemption, 
 COMMENT ON COLUMN loyalty.program.redeem_max_share IS 'Share of an order that points may pay, 0.5 = half';
 COMMENT ON COLUMN loyalty.program.redeem_line_max IS 'Most money of one line that points may pay; NULL: the whole line';
 COMMENT ON COLUMN loyalty.program.transfer_max IS 'Most points of one transfer between members; 0: no transfers; NULL: no limit';
+COMMENT ON COLUMN loyalty.program.proof_above IS 'More points than that are redeemed, held, transferred or spent on a reward only with a one-time code (loyalty.issue_proof), in smallest units; NULL: never asked for';
+COMMENT ON COLUMN loyalty.program.cashier_points_max IS 'Most points that one cashier redeems in a day, in smallest units; NULL: no limit. Cashiers of loyalty.cashier_limit have their own';
+COMMENT ON COLUMN loyalty.program.cashier_redemptions_max IS 'Most redemptions and holds of one cashier in a day; NULL: no limit';
 COMMENT ON COLUMN loyalty.program.wallet_of IS 'The programme whose members have this kind of points besides; NULL: a programme of its own';
 COMMENT ON COLUMN loyalty.program.wallet IS 'What the wallet is called there';
 COMMENT ON COLUMN loyalty.program.on_rule_error IS 'A rule that raises: fail refuses the sale, hold lets it stand and parks the award in held_award';

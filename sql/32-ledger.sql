@@ -29,7 +29,7 @@ COMMENT ON COLUMN loyalty.entry.source_id IS 'The purchase, return or activity t
 COMMENT ON COLUMN loyalty.entry.lots IS 'The signed change of the account''s lots';
 COMMENT ON COLUMN loyalty.entry.tally IS 'The signed change of the account''s tally';
 COMMENT ON COLUMN loyalty.entry.breakdown IS 'Which rule versions gave what, and each line''s share; read it through entry_rule and entry_line';
-COMMENT ON COLUMN loyalty.entry.actor IS 'The role on whose behalf it was posted';
+COMMENT ON COLUMN loyalty.entry.actor IS 'The role that had connected (session_user); a role taken on with SET ROLE does not change it';
 COMMENT ON COLUMN loyalty.entry.key IS 'Idempotency key of an adjustment or import, unique in the account for ever';
 COMMENT ON COLUMN loyalty.entry.detail IS 'What was asked for and what came of it: money, references, the other side of a transfer';
 COMMENT ON COLUMN loyalty.entry.hash IS 'BLAKE2b-256 over the previous entry''s hash and this entry''s canonical bytes';

@@ -35,6 +35,9 @@ CREATE FUNCTION loyalty.create_program(
         redeem_max_share numeric DEFAULT 1,
         redeem_line_max numeric DEFAULT NULL,
         transfer_max bigint DEFAULT NULL,
+        proof_above bigint DEFAULT NULL,
+        cashier_points_max bigint DEFAULT NULL,
+        cashier_redemptions_max integer DEFAULT NULL,
         earn_on_tax boolean DEFAULT false,
         earn_on_shipping boolean DEFAULT false,
         earn_on_gift_card boolean DEFAULT false,
@@ -54,12 +57,12 @@ BEGIN
             hold_days, expiry, expiry_months, expiry_days, expiry_round, expiry_fixed_day, rounding,
             multipliers, negative, negative_limit, tier_window, tier_months, downgrade, grace_days,
             revoke_days, on_rule_error, restore, restore_days, reinstate_days, pending, redeem_min, redeem_step, redeem_max,
-            redeem_max_share, redeem_line_max, transfer_max, earn_on_tax, earn_on_shipping, earn_on_gift_card, earn_on_points)
+            redeem_max_share, redeem_line_max, transfer_max, proof_above, cashier_points_max, cashier_redemptions_max, earn_on_tax, earn_on_shipping, earn_on_gift_card, earn_on_points)
         VALUES (name, time_zone, currency, points_name, points_scale, point_value,
             hold_days, expiry, expiry_months, expiry_days, expiry_round, expiry_fixed_day, rounding,
             multipliers, negative, negative_limit, tier_window, tier_months, downgrade, grace_days,
             revoke_days, on_rule_error, restore, restore_days, reinstate_days, pending, redeem_min, redeem_step, redeem_max,
-            redeem_max_share, redeem_line_max, transfer_max, earn_on_tax, earn_on_shipping, earn_on_gift_card, earn_on_points)
+            redeem_max_share, redeem_line_max, transfer_max, proof_above, cashier_points_max, cashier_redemptions_max, earn_on_tax, earn_on_shipping, earn_on_gift_card, earn_on_points)
         RETURNING program_id INTO id;
     RETURN id;
 EXCEPTION WHEN check_violation OR not_null_violation OR unique_violation OR numeric_value_out_of_range THEN

@@ -37,16 +37,16 @@ REVOKE ALL ON FUNCTION loyalty.payable_with_points(integer, numeric, loyalty.lin
 
 CREATE FUNCTION loyalty.redeem(member_id bigint, points bigint, key text, partial boolean DEFAULT false,
         order_amount numeric DEFAULT NULL, lines loyalty.line[] DEFAULT NULL, reference text DEFAULT NULL,
-        store text DEFAULT NULL, cashier text DEFAULT NULL, reason text DEFAULT NULL,
-        OUT redemption_id bigint, OUT redeemed bigint, OUT money numeric, OUT currency text)
+        store text DEFAULT NULL, cashier text DEFAULT NULL, reason text DEFAULT NULL, proof text DEFAULT NULL,
+        OUT redemption_id bigint, OUT redeemed bigint, OUT money numeric, OUT currency text, OUT undone bigint)
     LANGUAGE C VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     AS 'MODULE_PATHNAME', 'loyalty_redeem';
-COMMENT ON FUNCTION loyalty.redeem IS 'Spends points (smallest units), those that expire soonest first; with partial as many as the balance, the order and the programme allow. Returns what was taken and its money value in whole minor units';
+COMMENT ON FUNCTION loyalty.redeem IS 'Spends points (smallest units), those that expire soonest first; with partial as many as the balance, the order and the programme allow. Returns what was taken, its money value in whole minor units, and how many of the points were given back since (of a key that is used again)';
 REVOKE ALL ON FUNCTION loyalty.redeem FROM PUBLIC;
 
 CREATE FUNCTION loyalty.hold(member_id bigint, points bigint, key text, ttl interval DEFAULT '15 minutes',
         partial boolean DEFAULT false, order_amount numeric DEFAULT NULL, lines loyalty.line[] DEFAULT NULL,
-        reference text DEFAULT NULL, store text DEFAULT NULL, cashier text DEFAULT NULL,
+        reference text DEFAULT NULL, store text DEFAULT NULL, cashier text DEFAULT NULL, proof text DEFAULT NULL,
         OUT redemption_id bigint, OUT held bigint, OUT money numeric, OUT currency text, OUT held_until timestamptz)
     LANGUAGE C VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     AS 'MODULE_PATHNAME', 'loyalty_hold';
@@ -80,7 +80,7 @@ CREATE FUNCTION loyalty.undo_tender(member_id bigint, key text, points bigint, u
 COMMENT ON FUNCTION loyalty.undo_tender IS 'undo for returns, with a key of the engine''s own';
 REVOKE ALL ON FUNCTION loyalty.undo_tender FROM PUBLIC;
 
-CREATE FUNCTION loyalty.transfer(from_member bigint, to_member bigint, points bigint, key text, reason text DEFAULT NULL) RETURNS bigint
+CREATE FUNCTION loyalty.transfer(from_member bigint, to_member bigint, points bigint, key text, reason text DEFAULT NULL, proof text DEFAULT NULL) RETURNS bigint
     LANGUAGE C VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     AS 'MODULE_PATHNAME', 'loyalty_transfer';
 COMMENT ON FUNCTION loyalty.transfer IS 'Moves points from one member to another of the programme; the lots keep their days. The key belongs to the giver';

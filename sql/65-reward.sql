@@ -437,10 +437,10 @@ CREATE TRIGGER keep_claim BEFORE UPDATE ON loyalty.claim
 CREATE TRIGGER refuse_change BEFORE DELETE OR TRUNCATE ON loyalty.claim
     FOR EACH STATEMENT EXECUTE FUNCTION loyalty.keep_claim();
 
-CREATE FUNCTION loyalty.redeem_claim(member_id bigint, points bigint, claim_id bigint, reward text) RETURNS bigint
+CREATE FUNCTION loyalty.redeem_claim(member_id bigint, points bigint, claim_id bigint, reward text, cashier text, proof text) RETURNS bigint
     LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'loyalty_redeem_claim';
-COMMENT ON FUNCTION loyalty.redeem_claim(bigint, bigint, bigint, text) IS 'Spends the points that a new claim costs; returns the redemption';
-REVOKE ALL ON FUNCTION loyalty.redeem_claim(bigint, bigint, bigint, text) FROM PUBLIC;
+COMMENT ON FUNCTION loyalty.redeem_claim(bigint, bigint, bigint, text, text, text) IS 'Spends the points that a new claim costs; returns the redemption';
+REVOKE ALL ON FUNCTION loyalty.redeem_claim(bigint, bigint, bigint, text, text, text) FROM PUBLIC;
 
 CREATE FUNCTION loyalty.undo_redeem_claim(member_id bigint, claim_id bigint, reason text) RETURNS bigint
     LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'loyalty_undo_redeem_claim';
@@ -604,7 +604,7 @@ $$;
 COMMENT ON FUNCTION loyalty.issue_vouchers(loyalty.reward, loyalty.claim) IS 'Makes a voucher for every piece of a claim';
 REVOKE ALL ON FUNCTION loyalty.issue_vouchers(loyalty.reward, loyalty.claim) FROM PUBLIC;
 
-CREATE FUNCTION loyalty.make_claim(m loyalty.member, r loyalty.reward, key text, quantity integer, card_id integer) RETURNS loyalty.claim
+CREATE FUNCTION loyalty.make_claim(m loyalty.member, r loyalty.reward, key text, quantity integer, card_id integer, cashier text DEFAULT NULL, proof text DEFAULT NULL) RETURNS loyalty.claim
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_variable
@@ -629,7 +629,7 @@ BEGIN
     -- in a purchase of many members nobody waits: two of them could wait for each other
     PERFORM loyalty.take_reward(r, quantity, key IS NOT NULL);
     IF c.points > 0 THEN
-        c.redemption_id := loyalty.redeem_claim(m.member_id, c.points, c.claim_id, r.name);
+        c.redemption_id := loyalty.redeem_claim(m.member_id, c.points, c.claim_id, r.name, cashier, proof);
     END IF;
     IF r.issues = 'voucher' THEN
         c.voucher_ids := loyalty.issue_vouchers(r, c);
@@ -643,8 +643,8 @@ BEGIN
     RETURN c;
 END
 $$;
-COMMENT ON FUNCTION loyalty.make_claim(loyalty.member, loyalty.reward, text, integer, integer) IS 'Takes all that a claim takes, hands out what it hands out, and writes it down; key NULL: one of the engine''s own';
-REVOKE ALL ON FUNCTION loyalty.make_claim(loyalty.member, loyalty.reward, text, integer, integer) FROM PUBLIC;
+COMMENT ON FUNCTION loyalty.make_claim(loyalty.member, loyalty.reward, text, integer, integer, text, text) IS 'Takes all that a claim takes, hands out what it hands out, and writes it down; key NULL: one of the engine''s own';
+REVOKE ALL ON FUNCTION loyalty.make_claim(loyalty.member, loyalty.reward, text, integer, integer, text, text) FROM PUBLIC;
 
 CREATE FUNCTION loyalty.compare_claim(made loyalty.claim, reward text, quantity integer, card text) RETURNS void
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
@@ -662,7 +662,7 @@ $$;
 COMMENT ON FUNCTION loyalty.compare_claim(loyalty.claim, text, integer, text) IS 'Raises LY404 where a key''s claim is not what is asked for';
 REVOKE ALL ON FUNCTION loyalty.compare_claim(loyalty.claim, text, integer, text) FROM PUBLIC;
 
-CREATE FUNCTION loyalty.claim(member_id bigint, reward text, key text, quantity integer DEFAULT 1, card text DEFAULT NULL,
+CREATE FUNCTION loyalty.claim(member_id bigint, reward text, key text, quantity integer DEFAULT 1, card text DEFAULT NULL, cashier text DEFAULT NULL, proof text DEFAULT NULL,
         OUT claim_id bigint, OUT points bigint, OUT redemption_id bigint, OUT codes text[], OUT voucher_ids bigint[], OUT tokens text[])
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -690,7 +690,7 @@ BEGIN
         IF obstacle.code IS NOT NULL THEN
             RAISE EXCEPTION 'member % may not claim reward "%"', member_id, reward USING ERRCODE = obstacle.code, DETAIL = obstacle.why;
         END IF;
-        c := loyalty.make_claim(m, r, key, quantity, loyalty.card_of_reward(r, card));
+        c := loyalty.make_claim(m, r, key, quantity, loyalty.card_of_reward(r, card), cashier, proof);
     END IF;
     claim_id := c.claim_id;
     points := c.points;
@@ -700,8 +700,8 @@ BEGIN
     tokens := ARRAY(SELECT loyalty.voucher_token(v) FROM unnest(c.voucher_ids) v);
 END
 $$;
-COMMENT ON FUNCTION loyalty.claim(bigint, text, text, integer, text) IS 'Claims a reward: takes its points, those that expire soonest first, counts it against stock and limits, and returns the codes or signed vouchers that it issues. card: for a full stamp card instead of points. The same key and content again returns the first result';
-REVOKE ALL ON FUNCTION loyalty.claim(bigint, text, text, integer, text) FROM PUBLIC;
+COMMENT ON FUNCTION loyalty.claim(bigint, text, text, integer, text, text, text) IS 'Claims a reward: takes its points, those that expire soonest first, counts it against stock and limits, and returns the codes or signed vouchers that it issues. card: for a full stamp card instead of points. The same key and content again returns the first result';
+REVOKE ALL ON FUNCTION loyalty.claim(bigint, text, text, integer, text, text, text) FROM PUBLIC;
 
 /* ------------------------------------------------------------------------
  * Undoing

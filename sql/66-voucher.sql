@@ -293,6 +293,10 @@ BEGIN
         RAISE EXCEPTION 'the voucher is not valid'
             USING ERRCODE = 'LY618', DETAIL = format('%s has more decimals than the programme''s %s.', value, CASE kind WHEN 'points' THEN 'points' ELSE 'articles' END);
     END IF;
+    IF (kind = 'points' AND value * 10::numeric ^ p.points_scale > 1e15) OR length(key) > 500 OR length(sku) > 500 THEN
+        RAISE EXCEPTION 'the voucher is not valid'
+            USING ERRCODE = 'LY618', DETAIL = 'Expected points up to 10^15 of the smallest unit, and texts of up to 500 characters.';
+    END IF;
     SELECT * INTO made FROM loyalty.voucher v WHERE v.program_id = program_id AND v.key = key;
     IF NOT FOUND THEN
         PERFORM loyalty.check_voucher_member(program_id, member_id);

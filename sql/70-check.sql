@@ -240,6 +240,8 @@ AS $$
     UNION ALL
     SELECT * FROM loyalty.check_vouchers()
     UNION ALL
+    SELECT * FROM loyalty.check_proofs()
+    UNION ALL
     SELECT * FROM loyalty.check_rewards()
     UNION ALL
     SELECT * FROM loyalty.check_coupons()

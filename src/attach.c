@@ -642,15 +642,30 @@ read_as_owner(const Attachment *attachment, Oid relation, const char *sql, int n
 	SetUserIdAndSecContext(caller, context);
 }
 
+/* Name the table of lines in an error that their mapping raises. */
+static void
+name_lines_mapping(void *arg)
+{
+	const Attachment *attachment = arg;
+
+	if (ERRCODE_TO_CATEGORY(geterrcode()) == ERRCODE_DATA_EXCEPTION)
+		errcode(ERRCODE_LY_MAPPING_FAILED);
+	errcontext("mapping of the lines of table %s, in %s", attachment->label,
+			   get_rel_name(attachment->lines_relation));
+}
+
 /* Attach the lines that stand in a table of their own to the mapped rows. */
 static Tuplestorestate *
 add_lines(const Attachment *attachment, Tuplestorestate *mapped)
 {
+	ErrorContextCallback callback = {error_context_stack, name_lines_mapping, unconstify(Attachment *, attachment)};
 	Tuplestorestate *with_lines;
 
 	if (!OidIsValid(attachment->lines_relation))
 		return mapped;
+	error_context_stack = &callback;
 	read_as_owner(attachment, attachment->lines_relation, attachment->lines_query, 0, NULL, NULL);
+	error_context_stack = callback.previous;
 	with_lines = tuplestore_begin_heap(false, false, work_mem);
 	for (uint64 i = 0; i < SPI_processed; i++)
 		tuplestore_puttuple(with_lines, SPI_tuptable->vals[i]);

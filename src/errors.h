@@ -69,6 +69,8 @@
 #define ERRCODE_LY_ABOVE_REDEMPTION			LY('4', '2', '6')
 #define ERRCODE_LY_INVALID_TRANSFER			LY('4', '3', '1')
 #define ERRCODE_LY_INVALID_MERGE			LY('4', '3', '3')
+/* LY442 to LY445, of proofs and cashiers, are raised in SQL */
+#define ERRCODE_LY_PROOF_NEEDED				LY('4', '4', '1')
 #define ERRCODE_LY_NO_DEBT					LY('4', '3', '2')
 
 /* LY5: attached tables */

@@ -356,6 +356,9 @@ load_policies(Program *program)
 	program->redeem_step = column_points(0, "redeem_step", 1);
 	program->redeem_max = column_points(0, "redeem_max", -1);
 	program->transfer_max = column_points(0, "transfer_max", -1);
+	program->proof_above = column_points(0, "proof_above", -1);
+	program->limits_cashiers = column_text(0, "cashier_points_max") != NULL ||
+		column_text(0, "cashier_redemptions_max") != NULL;
 	program->point_value = load_numeric(program, "point_value");
 	program->unit_value = load_numeric(program, "unit_value");
 	program->currency_digits = currency_digits(program->currency);

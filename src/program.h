@@ -130,6 +130,8 @@ typedef struct Program
 	int64		redeem_step;
 	int64		redeem_max;		/* -1: none */
 	int64		transfer_max;	/* -1: none */
+	int64		proof_above;	/* -1: none is asked for */
+	bool		limits_cashiers;
 	Numeric		unit_value;		/* money of a smallest unit of a point; NULL: none */
 	int			currency_digits;
 

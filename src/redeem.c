@@ -25,6 +25,7 @@
 #include "ledger.h"
 #include "lifetime.h"
 #include "program.h"
+#include "proof.h"
 
 #define MAX_KEY		500
 #define MAX_TTL		(INT64CONST(3650) * USECS_PER_DAY)
@@ -60,7 +61,8 @@ typedef struct Redeemed
 	int64		points;
 	Datum		money;			/* numeric, 0: null */
 	char	   *currency;
-	TimestampTz until;			/* of a hold */
+	int64		proof_id;		/* of the one-time code that let it through, 0: none */
+	Datum		more;			/* the last column: of a redemption what was undone, of a hold its end */
 } Redeemed;
 
 /* ------------------------------------------------------------------------
@@ -578,6 +580,24 @@ name_member(const Operation *op, Detail *detail)
 		DetailInteger(detail, "member", op->member_id);
 }
 
+/* A detail says which one-time code let the points go. */
+static void
+name_proof(int64 proof_id, Detail *detail)
+{
+	if (proof_id != 0)
+		DetailInteger(detail, "proof", proof_id);
+}
+
+/* Number a redemption that its member and its cashier may make. */
+static void
+admit(const Operation *op, FunctionCallInfo fcinfo, int cashier, int proof, Redeemed *redeemed)
+{
+	redeemed->redemption_id = LedgerNextSource();
+	redeemed->proof_id = ProofDemand(op->program, op->member_id, redeemed->points,
+									 text_argument(fcinfo, proof), redeemed->redemption_id);
+	CashierCount(op->program, text_argument(fcinfo, cashier), op->today, redeemed->points);
+}
+
 /* The detail of an entry or hold: the request and its worth. */
 static Datum
 worth_detail(const Operation *op, Datum content, const Redeemed *redeemed)
@@ -587,6 +607,7 @@ worth_detail(const Operation *op, Datum content, const Redeemed *redeemed)
 	DetailBegin(&detail);
 	DetailObject(&detail, "request", content);
 	name_member(op, &detail);
+	name_proof(redeemed->proof_id, &detail);
 	if (redeemed->money != (Datum) 0)
 	{
 		DetailNumeric(&detail, "money", redeemed->money, false);
@@ -624,7 +645,7 @@ finish_with_row(FunctionCallInfo fcinfo, const Redeemed *redeemed)
 	v[2] = redeemed->money;
 	n[2] = redeemed->money == (Datum) 0;
 	v[3] = CStringGetTextDatum(redeemed->currency);
-	v[4] = TimestampTzGetDatum(redeemed->until);
+	v[4] = redeemed->more;
 	tuple = heap_form_tuple(BlessTupleDesc(desc), v, n);
 	result = SPI_datumTransfer(HeapTupleGetDatum(tuple), false, -1);
 	SPI_finish();
@@ -638,7 +659,7 @@ finish_with_row(FunctionCallInfo fcinfo, const Redeemed *redeemed)
 PG_FUNCTION_INFO_V1(loyalty_redeem);
 
 /*
- * redeem(member_id, points, key, partial, order_amount, lines, reference, store, cashier, reason)
+ * redeem(member_id, points, key, partial, order_amount, lines, reference, store, cashier, reason, proof)
  */
 Datum
 loyalty_redeem(PG_FUNCTION_ARGS)
@@ -665,6 +686,7 @@ loyalty_redeem(PG_FUNCTION_ARGS)
 		redeemed.redemption_id = op.first.source_id;
 		redeemed.points = -op.first.points;
 		redeemed.money = detail_numeric(&op, op.first.detail, "money");
+		redeemed.more = Int64GetDatum(LedgerSumOfKind(op.ledger, op.first.source_id, "undo"));
 	}
 	else
 	{
@@ -672,7 +694,7 @@ loyalty_redeem(PG_FUNCTION_ARGS)
 		settle(&op, op.account);
 		redeemed.points = take_points(&op, &request, &delta);
 		redeemed.money = worth_of(&op, redeemed.points);
-		redeemed.redemption_id = LedgerNextSource();
+		admit(&op, fcinfo, 8, 10, &redeemed);
 		posting.source_id = redeemed.redemption_id;
 		posting.occurred_at = LedgerNow(op.ledger);
 		posting.detail = worth_detail(&op, request.content, &redeemed);
@@ -734,10 +756,10 @@ replay_hold(const Operation *op, const Hold *hold, Datum content, Redeemed *rede
 	redeemed->points = held == (Datum) 0 ? 0 :
 		DatumGetInt64(DirectFunctionCall1(numeric_int8, DirectFunctionCall1(jsonb_numeric, held)));
 	redeemed->money = detail_numeric(op, detail, "held_money");
-	redeemed->until = hold != NULL ? hold->held_until :
-		DatumGetTimestampTz(DirectFunctionCall3(timestamptz_in,
-												CStringGetDatum(TextDatumGetCString(DirectFunctionCall2(jsonb_object_field_text, op->first.detail, CStringGetTextDatum("held_until")))),
-												ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)));
+	redeemed->more = hold != NULL ? TimestampTzGetDatum(hold->held_until) :
+		DirectFunctionCall3(timestamptz_in,
+							CStringGetDatum(TextDatumGetCString(DirectFunctionCall2(jsonb_object_field_text, op->first.detail, CStringGetTextDatum("held_until")))),
+							ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
 }
 
 /* What a hold remembers: the request, what was held and its worth. */
@@ -749,6 +771,7 @@ hold_detail(const Operation *op, Datum content, const Redeemed *redeemed)
 	DetailBegin(&detail);
 	DetailObject(&detail, "request", content);
 	name_member(op, &detail);
+	name_proof(redeemed->proof_id, &detail);
 	DetailInteger(&detail, "held", redeemed->points);
 	if (redeemed->money != (Datum) 0)
 	{
@@ -761,7 +784,7 @@ hold_detail(const Operation *op, Datum content, const Redeemed *redeemed)
 PG_FUNCTION_INFO_V1(loyalty_hold);
 
 /*
- * hold(member_id, points, key, ttl, partial, order_amount, lines, reference, store, cashier)
+ * hold(member_id, points, key, ttl, partial, order_amount, lines, reference, store, cashier, proof)
  */
 Datum
 loyalty_hold(PG_FUNCTION_ARGS)
@@ -787,10 +810,10 @@ loyalty_hold(PG_FUNCTION_ARGS)
 		redeemed.points = take_points(&op, &request, &hold.lots);
 		LotsRaise(lotset_negate(&hold.lots));
 		redeemed.money = worth_of(&op, redeemed.points);
-		redeemed.redemption_id = LedgerNextSource();
-		redeemed.until = hold_end(&op, fcinfo, 3);
+		admit(&op, fcinfo, 9, 10, &redeemed);
+		hold.held_until = hold_end(&op, fcinfo, 3);
 		hold.hold_id = redeemed.redemption_id;
-		hold.held_until = redeemed.until;
+		redeemed.more = TimestampTzGetDatum(hold.held_until);
 		hold.detail = hold_detail(&op, request.content, &redeemed);
 		HoldAdd(op.ledger, op.account, &hold);
 	}
@@ -818,6 +841,7 @@ resolution_detail(const Hold *hold, const char *name, Datum asked,
 	DetailBegin(&detail);
 	DetailCopy(&detail, "request", hold->detail);
 	DetailCopy(&detail, "member", hold->detail);
+	DetailCopy(&detail, "proof", hold->detail);
 	DetailCopy(&detail, "held", hold->detail);
 	DetailCopy(&detail, "held_money", hold->detail);
 	DetailCopy(&detail, "currency", hold->detail);
@@ -1151,7 +1175,7 @@ loyalty_undo_tender(PG_FUNCTION_ARGS)
 PG_FUNCTION_INFO_V1(loyalty_redeem_claim);
 
 /*
- * redeem_claim(member_id, points, claim_id, reward): pay for a reward; returns
+ * redeem_claim(member_id, points, claim_id, reward, cashier, proof): pay for a reward; returns
  * the redemption.
  *
  * The claim is new and its member is locked.  A reward has its price: the
@@ -1165,6 +1189,7 @@ loyalty_redeem_claim(PG_FUNCTION_ARGS)
 	LotSet		delta;
 	Detail		request;
 	Detail		detail;
+	Redeemed	redeemed = {.points = points};
 	Posting		posting = {.kind = "redeem", .lots = &delta};
 
 	begin_operation(&op, member_argument(fcinfo, 0), 0,
@@ -1172,16 +1197,19 @@ loyalty_redeem_claim(PG_FUNCTION_ARGS)
 	check_may_spend(&op);
 	settle(&op, op.account);
 	take_exactly(&op, points, &delta);
+	admit(&op, fcinfo, 4, 5, &redeemed);
 	DetailBegin(&request);
 	DetailText(&request, "operation", "claim");
 	DetailInteger(&request, "points", points);
 	DetailInteger(&request, "claim", PG_GETARG_INT64(2));
 	DetailText(&request, "reward", text_argument(fcinfo, 3));
+	DetailText(&request, "cashier", text_argument(fcinfo, 4));
 	DetailBegin(&detail);
 	DetailObject(&detail, "request", DetailEnd(&request));
 	name_member(&op, &detail);
+	name_proof(redeemed.proof_id, &detail);
 	posting.key = op.key;
-	posting.source_id = LedgerNextSource();
+	posting.source_id = redeemed.redemption_id;
 	posting.occurred_at = LedgerNow(op.ledger);
 	posting.detail = DetailEnd(&detail);
 	LedgerPost(op.ledger, op.account, &posting);
@@ -1257,7 +1285,8 @@ check_transfer(const Operation *op, const Account *to, int64 points)
 
 /* Move points: the same lots leave one account and enter the other. */
 static void
-move_points(const Operation *op, Account *to, int64 points, const char *reason, Datum asked)
+move_points(const Operation *op, Account *to, int64 points, const char *reason, const char *proof,
+			Datum asked)
 {
 	LotSet		taken;
 	LotSet		given;
@@ -1274,8 +1303,9 @@ move_points(const Operation *op, Account *to, int64 points, const char *reason, 
 	DetailObject(&detail, "request", asked);
 	DetailInteger(&detail, "from", op->account->account_id);
 	DetailInteger(&detail, "to", to->account_id);
-	posting.detail = DetailEnd(&detail);
 	posting.source_id = LedgerNextSource();
+	name_proof(ProofDemand(op->program, op->member_id, points, proof, posting.source_id), &detail);
+	posting.detail = DetailEnd(&detail);
 	posting.occurred_at = LedgerNow(op->ledger);
 	posting.lots = &taken;
 	LedgerPost(op->ledger, op->account, &posting);
@@ -1286,7 +1316,7 @@ move_points(const Operation *op, Account *to, int64 points, const char *reason, 
 
 PG_FUNCTION_INFO_V1(loyalty_transfer);
 
-/* transfer(from_member, to_member, points, key, reason): move points; returns how many. */
+/* transfer(from_member, to_member, points, key, reason, proof): move points; returns how many. */
 Datum
 loyalty_transfer(PG_FUNCTION_ARGS)
 {
@@ -1320,7 +1350,7 @@ loyalty_transfer(PG_FUNCTION_ARGS)
 		settle(&op, to);
 		check_receiver(receiver);
 		check_transfer(&op, to, points);
-		move_points(&op, to, points, text_argument(fcinfo, 4), content);
+		move_points(&op, to, points, text_argument(fcinfo, 4), text_argument(fcinfo, 5), content);
 	}
 	end_operation(&op);
 	SPI_finish();

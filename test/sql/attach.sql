@@ -55,6 +55,15 @@ INSERT INTO shop.receipt VALUES (2, 'flo', 7);
 INSERT INTO shop.receipt_line VALUES (2, 'C', 7, 1);
 SELECT * FROM shop.points WHERE reference LIKE 'R%';
 SELECT p.reference, l.line, l.sku, l.quantity, l.amount FROM loyalty.purchase p JOIN loyalty.purchase_line l USING (purchase_id) WHERE p.source = 'shop.till' ORDER BY 1, 2;
+-- a mapping of lines that fails names its table and the line
+CREATE TABLE shop.slip (no int PRIMARY KEY, card text);
+CREATE TABLE shop.slip_line (slip int, article text, units text);
+SELECT loyalty.attach('shop.slip', 'purchase', '{"member": "card", "reference": "no::text", "amount": "2"}', :prog,
+    lines => 'shop.slip_line', lines_key => 'slip', header_key => 'no', lines_mapping => '{"sku": "article", "quantity": "units::numeric", "unit_price": "1"}') > 0 AS attached;
+INSERT INTO shop.slip VALUES (1, 'ed');
+\set VERBOSITY sqlstate
+INSERT INTO shop.slip_line VALUES (1, 'A', 'two');
+\set VERBOSITY default
 -- activities
 CREATE TABLE shop.review (id int PRIMARY KEY, author text, stars int, article text, approved boolean);
 SELECT loyalty.attach('shop.review', 'activity', '{"member": "author", "reference": "id::text", "kind": "''review''", "value": "stars", "subject": "article"}', :prog, qualifies => 'approved') > 0 AS attached;

@@ -42,6 +42,8 @@ SELECT restored, money FROM loyalty.undo(pg_temp.m('ann'), 'r1', 100, 'u1');
 SELECT pg_temp.taken('ann', 'u1') AS last_taken_first;
 SELECT restored, money FROM loyalty.undo(pg_temp.m('ann'), 'r1', 100, 'u1');
 SELECT * FROM pg_temp.refused($$SELECT loyalty.undo(pg_temp.m('ann'), 'r1', 351, 'u2')$$);
+-- a retry says what was given back since
+SELECT redeemed, money, undone FROM loyalty.redeem(pg_temp.m('ann'), 450, 'r1', reference => 'order 1');
 SELECT restored, money FROM loyalty.undo(pg_temp.m('ann'), 'r1');
 SELECT restored, money FROM loyalty.undo(pg_temp.m('ann'), 'r1');
 SELECT * FROM pg_temp.refused($$SELECT loyalty.undo(pg_temp.m('ann'), 'r1', undo_key => 'u3')$$);

@@ -64,6 +64,8 @@ SELECT n, r.* FROM (VALUES (1, $$'discount', 1$$), (2, $$NULL, 1$$), (3, $$'amou
     (17, $$'amount', 1, valid_from => '1999-12-31'$$), (18, $$'amount', 1, key => ''$$), (19, $$'product', sku => ''$$), (20, $$'amount', 1, -1$$), (21, $$'amount', 1, pg_temp.m('eve')$$)) c (n, call),
     pg_temp.refused(format('SELECT loyalty.make_voucher(pg_temp.p(), %s)', call)) r ORDER BY n;
 SELECT * FROM pg_temp.refused($$SELECT loyalty.make_voucher(-1, 'amount', 1)$$);
+SELECT * FROM pg_temp.refused($$SELECT loyalty.make_voucher(pg_temp.p(), 'points', 1e12 + 1)$$);
+SELECT * FROM pg_temp.refused($$SELECT loyalty.make_voucher(pg_temp.p(), 'amount', 1, key => repeat('k', 40000))$$);
 SELECT * FROM pg_temp.refused($$SELECT loyalty.voucher_token(-1)$$);
 -- the largest one fits
 SELECT length(token) AS letters, t.value, t.valid_from, t.valid_until FROM loyalty.make_voucher(pg_temp.p(), 'amount', 1000000000000, pg_temp.m('ann'), '7741-11-22', '9999-12-31', repeat('y', 32), key => 'largest'), loyalty.read_token(token) t;

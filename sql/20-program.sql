@@ -42,6 +42,7 @@ CREATE TABLE loyalty.program (
     redeem_max_share    numeric NOT NULL DEFAULT 1 CHECK (redeem_max_share > 0 AND redeem_max_share <= 1),
     redeem_line_max     numeric CHECK (redeem_line_max >= 0 AND redeem_line_max < 1e12),
     transfer_max        bigint CHECK (transfer_max >= 0),
+    household_max       integer CHECK (household_max >= 1),
     proof_above         bigint CHECK (proof_above >= 0),
     cashier_points_max  bigint CHECK (cashier_points_max >= 0),
     cashier_redemptions_max integer CHECK (cashier_redemptions_max >= 0),
@@ -77,6 +78,7 @@ COMMENT ON COLUMN loyalty.program.redeem_max IS 'Most points of one redemption, 
 COMMENT ON COLUMN loyalty.program.redeem_max_share IS 'Share of an order that points may pay, 0.5 = half';
 COMMENT ON COLUMN loyalty.program.redeem_line_max IS 'Most money of one line that points may pay; NULL: the whole line';
 COMMENT ON COLUMN loyalty.program.transfer_max IS 'Most points of one transfer between members; 0: no transfers; NULL: no limit';
+COMMENT ON COLUMN loyalty.program.household_max IS 'Most members that share one household''s account at a time; NULL: no limit';
 COMMENT ON COLUMN loyalty.program.proof_above IS 'More points than that are redeemed, held, transferred or spent on a reward only with a one-time code (loyalty.issue_proof), in smallest units; NULL: never asked for';
 COMMENT ON COLUMN loyalty.program.cashier_points_max IS 'Most points that one cashier redeems in a day, in smallest units; NULL: no limit. Cashiers of loyalty.cashier_limit have their own';
 COMMENT ON COLUMN loyalty.program.cashier_redemptions_max IS 'Most redemptions and holds of one cashier in a day; NULL: no limit';
@@ -92,11 +94,15 @@ CREATE TABLE loyalty.tier (
     threshold   numeric NOT NULL CHECK (threshold >= 0 AND threshold < 1e14),
     multiplier  numeric NOT NULL DEFAULT 1 CHECK (multiplier >= 0 AND multiplier <= 1000),
     rank        integer NOT NULL CHECK (rank >= 1),
+    negative_limit bigint CHECK (negative_limit >= 0),
+    reinstate_days integer CHECK (reinstate_days BETWEEN 0 AND 3650),
     UNIQUE (program_id, name),
     UNIQUE (program_id, rank)
 );
 COMMENT ON TABLE loyalty.tier IS 'A level of a programme; a member holds the highest rank whose threshold the qualifying window reaches';
 COMMENT ON COLUMN loyalty.tier.threshold IS 'In points (display unit), money or visits, as metric says';
+COMMENT ON COLUMN loyalty.tier.negative_limit IS 'Most debt of a member in this tier, in smallest units; NULL: the programme''s';
+COMMENT ON COLUMN loyalty.tier.reinstate_days IS 'Days within which points of a member in this tier may be reinstated; NULL: the programme''s';
 COMMENT ON COLUMN loyalty.tier.multiplier IS 'Base points of a member in this tier are multiplied by it, like a multiply rule';
 
 CREATE TABLE loyalty.product (

@@ -35,6 +35,7 @@ CREATE FUNCTION loyalty.create_program(
         redeem_max_share numeric DEFAULT 1,
         redeem_line_max numeric DEFAULT NULL,
         transfer_max bigint DEFAULT NULL,
+        household_max integer DEFAULT NULL,
         proof_above bigint DEFAULT NULL,
         cashier_points_max bigint DEFAULT NULL,
         cashier_redemptions_max integer DEFAULT NULL,
@@ -57,12 +58,12 @@ BEGIN
             hold_days, expiry, expiry_months, expiry_days, expiry_round, expiry_fixed_day, rounding,
             multipliers, negative, negative_limit, tier_window, tier_months, downgrade, grace_days,
             revoke_days, on_rule_error, restore, restore_days, reinstate_days, pending, redeem_min, redeem_step, redeem_max,
-            redeem_max_share, redeem_line_max, transfer_max, proof_above, cashier_points_max, cashier_redemptions_max, earn_on_tax, earn_on_shipping, earn_on_gift_card, earn_on_points)
+            redeem_max_share, redeem_line_max, transfer_max, household_max, proof_above, cashier_points_max, cashier_redemptions_max, earn_on_tax, earn_on_shipping, earn_on_gift_card, earn_on_points)
         VALUES (name, time_zone, currency, points_name, points_scale, point_value,
             hold_days, expiry, expiry_months, expiry_days, expiry_round, expiry_fixed_day, rounding,
             multipliers, negative, negative_limit, tier_window, tier_months, downgrade, grace_days,
             revoke_days, on_rule_error, restore, restore_days, reinstate_days, pending, redeem_min, redeem_step, redeem_max,
-            redeem_max_share, redeem_line_max, transfer_max, proof_above, cashier_points_max, cashier_redemptions_max, earn_on_tax, earn_on_shipping, earn_on_gift_card, earn_on_points)
+            redeem_max_share, redeem_line_max, transfer_max, household_max, proof_above, cashier_points_max, cashier_redemptions_max, earn_on_tax, earn_on_shipping, earn_on_gift_card, earn_on_points)
         RETURNING program_id INTO id;
     RETURN id;
 EXCEPTION WHEN check_violation OR not_null_violation OR unique_violation OR numeric_value_out_of_range THEN
@@ -149,7 +150,8 @@ COMMENT ON FUNCTION loyalty.require_program(integer) IS 'Raises LY002 where a pr
 REVOKE ALL ON FUNCTION loyalty.require_program(integer) FROM PUBLIC;
 
 CREATE FUNCTION loyalty.add_tier(program_id integer, name text, threshold numeric,
-        metric text DEFAULT 'points', multiplier numeric DEFAULT 1, rank integer DEFAULT NULL) RETURNS integer
+        metric text DEFAULT 'points', multiplier numeric DEFAULT 1, rank integer DEFAULT NULL,
+        negative_limit bigint DEFAULT NULL, reinstate_days integer DEFAULT NULL) RETURNS integer
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_variable
@@ -170,8 +172,8 @@ BEGIN
                   DETAIL = format('A threshold of %s %s at rank %s is not between those of its neighbours.', threshold, metric, new_rank),
                   HINT = 'Add tiers from the lowest to the highest, or give a rank.';
     END IF;
-    INSERT INTO loyalty.tier (program_id, name, threshold, metric, multiplier, rank)
-        VALUES (program_id, name, threshold, metric, multiplier, new_rank) RETURNING tier_id INTO id;
+    INSERT INTO loyalty.tier (program_id, name, threshold, metric, multiplier, rank, negative_limit, reinstate_days)
+        VALUES (program_id, name, threshold, metric, multiplier, new_rank, negative_limit, reinstate_days) RETURNING tier_id INTO id;
     RETURN id;
 EXCEPTION WHEN check_violation OR not_null_violation OR unique_violation OR numeric_value_out_of_range THEN
     GET STACKED DIAGNOSTICS detail = MESSAGE_TEXT;

@@ -104,6 +104,34 @@ CREATE VIEW loyalty.liability AS
     GROUP BY a.program_id, p.points_scale, p.point_value, 2, 3, 4;
 COMMENT ON VIEW loyalty.liability IS 'Points on the books by the month in which they became available (their age), the month in which they die and their state today: available, pending, held, dead (not closed yet), debt; with their cost at point_value. Sums to the accounts';
 
+CREATE VIEW loyalty.partner_liability AS
+    WITH given AS (
+        -- what the lines of each partner's articles gave, by the lot that it went into
+        SELECT x.account_id, x.available_from, x.expires_on, x.partner, x.points,
+               sum(x.points) OVER (PARTITION BY x.account_id, x.available_from, x.expires_on ORDER BY x.partner NULLS FIRST) AS upto,
+               sum(x.points) OVER (PARTITION BY x.account_id, x.available_from, x.expires_on) AS whole
+        FROM (SELECT e.account_id, u.available_from, u.expires_on, t.partner, sum(coalesce(l.points, u.points)) AS points
+              FROM loyalty.entry e
+                   JOIN loyalty.account a USING (account_id)
+                   JOIN loyalty.program p USING (program_id)
+                   CROSS JOIN LATERAL loyalty.unnest(e.lots) u
+                   LEFT JOIN loyalty.purchase b ON b.purchase_id = e.source_id
+                   LEFT JOIN LATERAL loyalty.breakdown_lines(e.breakdown) l ON true
+                   LEFT JOIN loyalty.product t ON t.program_id = coalesce(p.wallet_of, p.program_id) AND t.sku = b.lines[l.line].sku
+              WHERE u.points > 0 OR e.kind = 'correct'
+              GROUP BY 1, 2, 3, 4 HAVING sum(coalesce(l.points, u.points)) > 0) x)
+    SELECT a.program_id, g.partner, count(DISTINCT a.account_id) AS accounts, sum(s.points)::numeric AS points,
+           round(sum(s.points) / 10::numeric ^ p.points_scale * p.point_value, 2) AS cost
+    FROM loyalty.account a
+         JOIN loyalty.program p USING (program_id)
+         CROSS JOIN LATERAL loyalty.unnest(a.lots) u
+         LEFT JOIN given g ON g.account_id = a.account_id AND g.available_from = u.available_from AND g.expires_on = u.expires_on AND u.points > 0
+         -- parts of a whole by cumulative rounding: they always add up to it
+         CROSS JOIN LATERAL (SELECT CASE WHEN g.account_id IS NULL THEN u.points
+                                         ELSE div(u.points * g.upto, g.whole) - div(u.points * (g.upto - g.points), g.whole) END AS points) s
+    GROUP BY a.program_id, p.points_scale, p.point_value, g.partner;
+COMMENT ON VIEW loyalty.partner_liability IS 'Points on the books by the partner whose articles gave them (product.partner; NULL: one''s own, and all that no line gave). What was spent, died or was taken back of a lot counts for all its partners in proportion; sums to liability';
+
 CREATE VIEW loyalty.breakage AS
     SELECT f.program_id, f.month,
            coalesce(sum(f.points) FILTER (WHERE f.kind IN ('earn', 'correct', 'adjust', 'open', 'import', 'reinstate', 'write_off')), 0) AS given,

@@ -131,7 +131,8 @@ difference_lots(Ledger *ledger, const Program *program, Account *account, const 
 		return;
 	reopen_expired(ledger, program, account, posted, -difference, today);
 	status = lotset_take_back(HoldsFree(account, &scratch), &posted->lots, -difference, today,
-							  program->negative, program->negative_limit, lots, &taken);
+							  program->negative,
+							  ProgramNegativeLimit(program, account->tier_id), lots, &taken);
 	if (status == CORE_INSUFFICIENT)
 		ereport(ERROR,
 				(errcode(ERRCODE_LY_INSUFFICIENT_POINTS),

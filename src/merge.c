@@ -8,8 +8,10 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "utils/builtins.h"
+#include "utils/snapmgr.h"
 
 #include "award.h"
 #include "compat.h"
@@ -224,6 +226,33 @@ check_join(const Account *member, const Account *household)
 		raise_household(member->account_id, household->account_id, "join", problem);
 }
 
+/* How many members share an account now, whatever the transaction's snapshot: its row is locked. */
+static int64
+count_sharers(int64 household_id)
+{
+	Oid			type = INT8OID;
+	Datum		value = Int64GetDatum(household_id);
+	bool		isnull;
+
+	PushActiveSnapshot(GetLatestSnapshot());
+	if (SPI_execute_with_args("SELECT pg_catalog.count(*) FROM loyalty.household_member h"
+							  " WHERE h.household_id = $1 AND h.left_at IS NULL", 1, &type, &value,
+							  NULL, true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not count the members of a household");
+	PopActiveSnapshot();
+	return DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+}
+
+/* Demand that a household has room for one more. */
+static void
+check_room(const Program *program, const Account *member, const Account *household)
+{
+	if (program->household_max > 0 && count_sharers(household->account_id) >= program->household_max)
+		raise_household(member->account_id, household->account_id, "join",
+						psprintf("It has %d members already, which is the programme's household_max.",
+								 program->household_max));
+}
+
 PG_FUNCTION_INFO_V1(loyalty_join_household);
 
 /* join_household(member_id, household_id, reason): share its account; the points moved there. */
@@ -251,6 +280,7 @@ loyalty_join_household(PG_FUNCTION_ARGS)
 		HoldsSettle(ledger, program, member);
 		HoldsSettle(ledger, program, household);
 		check_join(member, household);
+		check_room(program, member, household);
 		points = move_account(ledger, program, member, household, "join", reason);
 		ProgramUnpin(program);
 		LedgerFlush(ledger);

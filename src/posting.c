@@ -120,7 +120,7 @@ loyalty_take_lots(PG_FUNCTION_ARGS)
 	account = lock_account(ledger, PG_GETARG_INT64(0));
 	program = ProgramPin(account->program_id);
 	policy = program->negative;
-	limit = program->negative_limit;
+	limit = ProgramNegativeLimit(program, account->tier_id);
 	ProgramUnpin(program);
 	lotset_init(&none);
 	lotset_init(&lots);
@@ -737,6 +737,7 @@ loyalty_post_reinstatement(PG_FUNCTION_ARGS)
 	int64		most;
 	int64		points;
 	int32		today;
+	int			days;
 
 	SPI_connect();
 	ledger = LedgerOpen();
@@ -746,7 +747,8 @@ loyalty_post_reinstatement(PG_FUNCTION_ARGS)
 	HoldsSettle(ledger, program, account);
 	LifetimeClose(ledger, program, account, today, Max(LedgerNow(ledger), account->last_event_at));
 	LedgerFlush(ledger);
-	recently_expired(ledger, account, today - program->reinstate_days, &dead);
+	days = ProgramReinstateDays(program, account->tier_id);
+	recently_expired(ledger, account, today - days, &dead);
 	LotsRaise(lotset_negate(&dead));
 	LotsRaise(lotset_total(&dead, &most));
 	points = PG_ARGISNULL(1) ? most : PG_GETARG_INT64(1);
@@ -755,8 +757,7 @@ loyalty_post_reinstatement(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_LY_NOT_REINSTATED),
 				 errmsg("member " INT64_FORMAT " has not lost that many points lately",
 						account->account_id),
-				 errdetail(INT64_FORMAT " points died within %d days.", most,
-						   program->reinstate_days),
+				 errdetail(INT64_FORMAT " points died within %d days.", most, days),
 				 errhint("The programme's policies reinstate_days and restore_days decide this.")));
 	reinstate(ledger, program, account, &dead, points, today, text_argument(fcinfo, 2),
 			  text_argument(fcinfo, 3));

@@ -356,6 +356,7 @@ load_policies(Program *program)
 	program->redeem_step = column_points(0, "redeem_step", 1);
 	program->redeem_max = column_points(0, "redeem_max", -1);
 	program->transfer_max = column_points(0, "transfer_max", -1);
+	program->household_max = column_text(0, "household_max") == NULL ? 0 : column_int32(0, "household_max");
 	program->proof_above = column_points(0, "proof_above", -1);
 	program->limits_cashiers = column_text(0, "cashier_points_max") != NULL ||
 		column_text(0, "cashier_redemptions_max") != NULL;
@@ -379,6 +380,7 @@ load_tiers(Program *program)
 
 	program->ntiers = (int)
 		query_program("SELECT t.tier_id, t.rank, t.name, t.metric, t.multiplier,"
+					  " t.negative_limit, t.reinstate_days,"
 					  " pg_catalog.ceil(t.threshold * CASE t.metric WHEN 'spend' THEN 10000"
 					  "  WHEN 'points' THEN 10::pg_catalog.numeric ^ p.points_scale ELSE 1 END)"
 					  "  ::pg_catalog.int8 AS threshold"
@@ -402,6 +404,9 @@ load_tiers(Program *program)
 		info->name = pstrdup(column_text(i, "name"));
 		info->name_datum = CStringGetTextDatum(info->name);
 		info->multiplier = DatumGetNumericCopy(multiplier);
+		info->negative_limit = column_points(i, "negative_limit", program->negative_limit);
+		info->reinstate_days = column_text(i, "reinstate_days") == NULL ?
+			program->reinstate_days : column_int32(i, "reinstate_days");
 		info->multiplies =
 			!DatumGetBool(DirectFunctionCall2(numeric_eq, multiplier,
 											  NumericGetDatum(int64_to_numeric(1))));
@@ -968,6 +973,24 @@ ProgramTierIndex(const Program *program, int32 tier_id)
 			return i;
 	}
 	return NO_TIER;
+}
+
+/* The most that an account may owe, -1 for any debt: its tier's limit or the programme's. */
+int64
+ProgramNegativeLimit(const Program *program, int32 tier_id)
+{
+	int			tier = ProgramTierIndex(program, tier_id);
+
+	return tier == NO_TIER ? program->negative_limit : program->tier_info[tier].negative_limit;
+}
+
+/* How many days after their death points may be reinstated: its tier's number or the programme's. */
+int
+ProgramReinstateDays(const Program *program, int32 tier_id)
+{
+	int			tier = ProgramTierIndex(program, tier_id);
+
+	return tier == NO_TIER ? program->reinstate_days : program->tier_info[tier].reinstate_days;
 }
 
 /* An instant as local time of the programme. */

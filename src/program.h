@@ -86,6 +86,8 @@ typedef struct ProgramTier
 	Datum		name_datum;
 	Numeric		multiplier;
 	bool		multiplies;		/* the multiplier is not 1 */
+	int64		negative_limit; /* -1: none; the programme's where the tier says nothing */
+	int			reinstate_days;	/* likewise */
 } ProgramTier;
 
 /* Rules of one event: those to try always and those found by a fact's value */
@@ -130,6 +132,7 @@ typedef struct Program
 	int64		redeem_step;
 	int64		redeem_max;		/* -1: none */
 	int64		transfer_max;	/* -1: none */
+	int			household_max;	/* 0: no limit */
 	int64		proof_above;	/* -1: none is asked for */
 	bool		limits_cashiers;
 	Numeric		unit_value;		/* money of a smallest unit of a point; NULL: none */
@@ -166,6 +169,8 @@ extern void ProgramFree(Program *program);
 
 extern int	ProgramCandidates(Program *program, RuleEvent event, int *candidates);
 extern bool RuleApplies(const Rule *rule, TimestampTz occurred_at, TimestampTz known_at);
+extern int64 ProgramNegativeLimit(const Program *program, int32 tier_id);
+extern int	ProgramReinstateDays(const Program *program, int32 tier_id);
 extern int	ProgramTierIndex(const Program *program, int32 tier_id);
 extern int32 ProgramDay(const Program *program, TimestampTz at);
 extern Timestamp ProgramLocal(const Program *program, TimestampTz at);

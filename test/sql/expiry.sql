@@ -66,6 +66,27 @@ SELECT kind, points FROM loyalty.entry WHERE account_id = pg_temp.m('Dies', 'bob
 SELECT redeemed FROM loyalty.redeem(pg_temp.m('Dies'), 50, 'r');
 SELECT held FROM loyalty.hold(pg_temp.m('Dies'), 300, 'h', ttl => '1 day');
 SELECT available, held FROM loyalty.balance(pg_temp.m('Dies'), current_date + 45);
+-- a tier has days of reinstatement and a limit of debt of its own
+SELECT loyalty.create_program('By tier', expiry_months => 1, expiry_round => 'day', restore_days => 10, reinstate_days => 5, negative_limit => 0) > 0 AS made, pg_temp.rule('By tier') > 0 AS rule;
+SELECT loyalty.add_tier(pg_temp.p('By tier'), 'Plain', 1) > 0, loyalty.add_tier(pg_temp.p('By tier'), 'Gold', 1000, negative_limit => 50, reinstate_days => 60) > 0;
+SELECT state FROM pg_temp.refused(format('SELECT loyalty.add_tier(%s, ''Odd'', 2000, reinstate_days => -1)', pg_temp.p('By tier')));
+SELECT loyalty.set_tier(pg_temp.m('By tier', 'gus'), 'Gold', '2099-01-01', 'match'), loyalty.set_tier(pg_temp.m('By tier', 'pia'), 'Plain', '2099-01-01', 'match');
+INSERT INTO loyalty.purchase (member_id, occurred_at, amount, source, reference) SELECT pg_temp.m('By tier', who), now() - make_interval(days => days), 60, 'expiry test', who || days FROM unnest('{gus,pia}'::text[]) who, unnest('{50,1}'::integer[]) days;
+SELECT who, r.* FROM unnest('{gus,pia}'::text[]) who, pg_temp.refused(format('SELECT loyalty.reinstate(%s, ''k'', ''kind'', 10)', pg_temp.m('By tier', who))) r;
+SELECT redeemed FROM unnest('{gus,pia}'::text[]) who, loyalty.redeem(pg_temp.m('By tier', who), 40, 'spent');
+SELECT who, r.* FROM unnest('{gus,pia}'::text[]) who, pg_temp.refused(format('INSERT INTO loyalty.purchase_return (purchase_source, purchase_reference) VALUES (''expiry test'', ''%s1'')', who)) r;
+SELECT who, b.available, b.debt FROM unnest('{gus,pia}'::text[]) who, loyalty.balance(pg_temp.m('By tier', who)) b;
+-- what is owed, by the partner whose articles gave it
+SELECT loyalty.create_program('Coalition', expiry => 'never', point_value => 0.01) > 0 AS made, pg_temp.rule('Coalition') > 0 AS rule;
+INSERT INTO loyalty.product (program_id, sku, partner) VALUES (pg_temp.p('Coalition'), 'FUEL', 'Petrol Ltd'), (pg_temp.p('Coalition'), 'BOOK', 'Books plc'), (pg_temp.p('Coalition'), 'MILK', NULL);
+INSERT INTO loyalty.purchase (member_id, occurred_at, amount, lines, source, reference) VALUES
+    (pg_temp.m('Coalition'), now() - interval '2 hours', 100, loyalty.lines('[{"sku": "FUEL", "unit_price": 50}, {"sku": "BOOK", "unit_price": 30}, {"sku": "MILK", "unit_price": 13}, {"sku": "?", "unit_price": 7}]'), 'expiry test', 'c1'),
+    (pg_temp.m('Coalition'), now() - interval '1 hour', 33, NULL, 'expiry test', 'c2');
+SELECT partner, accounts, points, cost FROM loyalty.partner_liability WHERE program_id = pg_temp.p('Coalition') ORDER BY 1;
+SELECT redeemed FROM loyalty.redeem(pg_temp.m('Coalition'), 12, 'k');
+INSERT INTO loyalty.purchase_return (purchase_source, purchase_reference, lines) VALUES ('expiry test', 'c1', loyalty.return_lines('[{"sku": "BOOK"}]'));
+SELECT partner, points FROM loyalty.partner_liability WHERE program_id = pg_temp.p('Coalition') ORDER BY 1;
+SELECT count(*) AS differ FROM (SELECT program_id, sum(points) FROM loyalty.partner_liability GROUP BY 1 EXCEPT SELECT program_id, sum(points) FROM loyalty.liability GROUP BY 1) x;
 -- the views tie out to the ledger
 SELECT p.name, (SELECT sum(f.points) FROM loyalty.points_flow f WHERE f.program_id = p.program_id) AS flow, (SELECT sum(l.points) FROM loyalty.liability l WHERE l.program_id = p.program_id) AS liability,
        (SELECT sum(b.given - b.returned - b.spent - b.expired + b.moved) FROM loyalty.breakage b WHERE b.program_id = p.program_id) AS breakage,

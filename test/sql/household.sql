@@ -117,6 +117,12 @@ SELECT * FROM pg_temp.refused($$SELECT loyalty.redeem(pg_temp.m('ann'), 1, 'froz
 SELECT loyalty.set_member_status(pg_temp.m('home'), 'active'), loyalty.close_member(pg_temp.m('ann'));
 SELECT * FROM pg_temp.refused($$SELECT loyalty.redeem(pg_temp.m('ann'), 1, 'closed')$$);
 SELECT * FROM pg_temp.refused($$INSERT INTO loyalty.purchase (member_id, amount) VALUES (pg_temp.m('ann'), 1)$$);
+-- no more members than the programme allows at a time
+SELECT loyalty.change_program(p.program_id, '{"household_max": 2}') FROM loyalty.program p WHERE p.name = 'Houses';
+SELECT count(loyalty.enroll(p.program_id, n, '2024-01-01')) FROM loyalty.program p, unnest('{uma,vic,wim}'::text[]) n WHERE p.name = 'Houses';
+SELECT loyalty.create_household(p.program_id, 'small') > 0 FROM loyalty.program p WHERE p.name = 'Houses';
+SELECT r.* FROM unnest('{uma,vic,uma,wim}'::text[]) n, pg_temp.refused(format('SELECT loyalty.join_household(%s, %s)', pg_temp.m(n), pg_temp.m('small'))) r;
+SELECT loyalty.leave_household(pg_temp.m('uma')), loyalty.join_household(pg_temp.m('wim'), pg_temp.m('small'));
 -- the batch law: many rows of many members in one statement, in statements of 500 and row by row give the same books
 SELECT count(loyalty.add_rule(loyalty.create_program('Houses by ' || x, expiry => 'never'), 'number', 'purchase', 'base', 'purchase.number * purchase.amount')) FROM unnest('{all,some,one}'::text[]) x;
 SELECT count(loyalty.enroll(p.program_id, 'x' || g, '2024-01-01')) FROM loyalty.program p, generate_series(0, 39) g WHERE p.name ~ '^Houses by';

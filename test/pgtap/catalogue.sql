@@ -7,7 +7,7 @@ CREATE ROLE tap_app;
 CREATE ROLE tap_bi;
 CREATE ROLE tap_admin;
 SELECT loyalty.grant_app('tap_app'), loyalty.grant_bi('tap_bi'), loyalty.grant_admin('tap_admin') \gset ignore_
-SELECT plan(23);
+SELECT plan(24);
 CREATE TEMP VIEW member_object AS SELECT d.classid, d.objid FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid WHERE d.deptype = 'e' AND e.extname = 'loyalty';
 CREATE TEMP VIEW f AS SELECT p.* FROM pg_proc p JOIN member_object m ON m.classid = 'pg_proc'::regclass AND m.objid = p.oid;
 SELECT is_empty($$SELECT p.oid::regprocedure FROM f p WHERE obj_description(p.oid, 'pg_proc') IS NULL$$, 'every function has a comment');
@@ -27,6 +27,7 @@ SELECT ok(NOT has_column_privilege('tap_bi', 'loyalty.member', 'external_id', 'S
 SELECT ok(NOT has_column_privilege('tap_bi', 'loyalty.voucher', 'nonce', 'SELECT') AND has_column_privilege('tap_bi', 'loyalty.voucher', 'status', 'SELECT') AND NOT has_any_column_privilege('tap_app', 'loyalty.voucher', 'SELECT'), 'BI sees vouchers and no nonce, an application reads them through functions');
 SELECT ok(NOT has_function_privilege('tap_app', 'loyalty.revoke_voucher(bigint, text)', 'EXECUTE') AND NOT has_function_privilege('tap_app', (SELECT oid FROM f WHERE proname = 'make_voucher'), 'EXECUTE') AND has_function_privilege('tap_admin', (SELECT oid FROM f WHERE proname = 'make_voucher'), 'EXECUTE') AND has_function_privilege('tap_admin', 'loyalty.revoke_voucher(bigint, text)', 'EXECUTE'), 'admins make and revoke vouchers, applications do not');
 SELECT ok(NOT has_column_privilege('tap_bi', 'loyalty.coupon', 'code', 'SELECT') AND has_column_privilege('tap_bi', 'loyalty.coupon', 'status', 'SELECT') AND NOT has_any_column_privilege('tap_app', 'loyalty.coupon', 'SELECT'), 'BI sees coupons and no codes, an application reads them through functions');
+SELECT ok(NOT has_function_privilege('tap_app', 'loyalty.issue_proof(bigint, bigint, interval)', 'EXECUTE') AND NOT has_any_column_privilege('tap_app', 'loyalty.redemption_proof', 'SELECT') AND NOT has_column_privilege('tap_admin', 'loyalty.redemption_proof', 'digest', 'SELECT'), 'a till can ask for no one-time code, and nobody reads their digests');
 SELECT ok(NOT has_column_privilege('tap_admin', 'loyalty.member', 'status', 'UPDATE') AND has_function_privilege('tap_admin', 'loyalty.close_member(bigint)', 'EXECUTE'), 'admins close members through the function');
 SELECT is_empty($$SELECT c.oid::regclass FROM pg_class c JOIN member_object m ON m.objid = c.oid AND m.classid = 'pg_class'::regclass, pg_extension e WHERE e.extname = 'loyalty' AND c.relkind = 'r' AND NOT c.oid = ANY (e.extconfig)$$, 'pg_dump carries every table');
 SELECT is_empty($$SELECT c.oid::regclass FROM pg_class c, pg_extension e WHERE c.relnamespace = 'loyalty'::regnamespace AND e.extname = 'loyalty' AND c.relkind = 'S' AND NOT c.oid = ANY (e.extconfig)$$, 'and every sequence');

@@ -616,7 +616,8 @@ sort_by_home(Batch *batch, Tuplesortstate *rows, TupleTableSlot *slot, TupleTabl
 
 		EventReadOrder(batch->layout, slot, &order);
 		key.member_id = order.has_member ? order.member_id : 0;
-		found = bsearch(&key, homes->home, homes->n, sizeof(Home), compare_homes);
+		found = homes->n == 0 ? NULL :
+			bsearch(&key, homes->home, homes->n, sizeof(Home), compare_homes);
 		ExecClearTuple(wide);
 		slot_getallattrs(slot);
 		memcpy(wide->tts_values, slot->tts_values, sizeof(Datum) * natts);

@@ -321,6 +321,7 @@ BEGIN
                            WHERE u.points > 0 AND u.expires_on > today AND isfinite(u.expires_on) GROUP BY 1) x),
         'wallets', loyalty.wallets_of(m.member_id),
         'tier', loyalty.tier_progress(m.member_id),
+        'challenges', (SELECT coalesce(jsonb_agg(to_jsonb(c)), '[]') FROM loyalty.challenges(m.member_id) c),
         'lifetime', jsonb_build_object('spend', trim_scale(loyalty.spend(a.tally)), 'points', loyalty.points(a.tally),
             'purchases', loyalty.visits(a.tally)),
         'rewards', (SELECT coalesce(jsonb_agg(to_jsonb(r) - '{obstacle,why}'::text[] ORDER BY r.points, r.reward), '[]') FROM loyalty.rewards_for(m.member_id) r WHERE r.claimable > 0),
@@ -330,5 +331,5 @@ BEGIN
         'statement', (SELECT coalesce(jsonb_agg(to_jsonb(s) ORDER BY s.seq DESC), '[]') FROM loyalty.statement(m.member_id, max_rows => 10) s));
 END
 $$;
-COMMENT ON FUNCTION loyalty.cabinet(bigint) IS 'Everything a member''s page shows, in one call: balance, worth, lots, expiry, tier and progress, rewards to claim, stamp cards, codes, distinctions, last entries';
+COMMENT ON FUNCTION loyalty.cabinet(bigint) IS 'Everything a member''s page shows, in one call: balance, worth, lots, expiry, tier and progress, challenges, rewards to claim, stamp cards, codes, distinctions, last entries';
 REVOKE ALL ON FUNCTION loyalty.cabinet(bigint) FROM PUBLIC;

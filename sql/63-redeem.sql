@@ -115,6 +115,7 @@ BEGIN
         ORDER BY w.program_id;
     PERFORM loyalty.merge_stamps(from_member, to_member);
     UPDATE loyalty.member m SET status = 'closed' WHERE m.member_id = from_member AND m.status <> 'closed';
+    PERFORM loyalty.merge_challenges(from_member, to_member);
     RETURN points;
 END
 $$;

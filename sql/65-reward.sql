@@ -218,7 +218,7 @@ CREATE UNIQUE INDEX reward_name_idx ON loyalty.reward (program_id, name) WHERE r
 CREATE UNIQUE INDEX reward_stock_id_idx ON loyalty.reward (stock_id) WHERE stock_id IS NOT NULL;
 COMMENT ON TABLE loyalty.reward IS 'What members may claim. What was once offered is never edited: retire it and add another';
 COMMENT ON COLUMN loyalty.reward.kind IS 'discount_amount, discount_percent, product, service, shipping, event, donation, partner, and what is worth nothing outside: status, badge, access';
-COMMENT ON COLUMN loyalty.reward.points IS 'Price of one, in the programme''s smallest unit of a point; 0: free; NULL: not for points, only for a full stamp card';
+COMMENT ON COLUMN loyalty.reward.points IS 'Price of one, in the programme''s smallest unit of a point; 0: free; NULL: not for points, only for a full stamp card or a challenge';
 COMMENT ON COLUMN loyalty.reward.value IS 'Money in currency; per cent (discount_percent); number of articles (product). NULL: what terms say';
 COMMENT ON COLUMN loyalty.reward.terms IS 'Conditions for the till or the partner to apply';
 COMMENT ON COLUMN loyalty.reward.valid_from IS 'Claimable in [valid_from, valid_until)';
@@ -323,6 +323,7 @@ AS $$
 DECLARE
     id integer;
     card text;
+    challenge text;
 BEGIN
     UPDATE loyalty.reward r SET retired_at = now(), retired_by = session_user, reason = reason
         WHERE r.program_id = program_id AND r.name = name AND r.retired_at IS NULL RETURNING r.reward_id INTO id;
@@ -333,6 +334,11 @@ BEGIN
     IF FOUND THEN
         RAISE EXCEPTION 'reward "%" is what stamp card "%" gives', name, card
             USING ERRCODE = 'LY708', HINT = 'Retire the card first: loyalty.retire_stamp_card.';
+    END IF;
+    SELECT c.name INTO challenge FROM loyalty.challenge c WHERE c.reward_id = id AND c.retired_at IS NULL LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'reward "%" is what challenge "%" gives', name, challenge
+            USING ERRCODE = 'LY708', HINT = 'Retire the challenge first: loyalty.retire_challenge.';
     END IF;
 END
 $$;
@@ -604,12 +610,14 @@ $$;
 COMMENT ON FUNCTION loyalty.issue_vouchers(loyalty.reward, loyalty.claim) IS 'Makes a voucher for every piece of a claim';
 REVOKE ALL ON FUNCTION loyalty.issue_vouchers(loyalty.reward, loyalty.claim) FROM PUBLIC;
 
-CREATE FUNCTION loyalty.make_claim(m loyalty.member, r loyalty.reward, key text, quantity integer, card_id integer, cashier text DEFAULT NULL, proof text DEFAULT NULL) RETURNS loyalty.claim
+CREATE FUNCTION loyalty.make_claim(m loyalty.member, r loyalty.reward, key text, quantity integer, card_id integer, won boolean DEFAULT false, cashier text DEFAULT NULL, proof text DEFAULT NULL) RETURNS loyalty.claim
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_variable
 DECLARE
     c loyalty.claim;
+    -- in a purchase of many members nobody waits: two of them could wait for each other
+    may_wait boolean := key IS NOT NULL AND NOT won;
 BEGIN
     c.claim_id := nextval('loyalty.claim_id_seq');
     c.program_id := m.program_id;
@@ -617,7 +625,7 @@ BEGIN
     c.reward_id := r.reward_id;
     c.key := coalesce(key, format('loyalty:card %s', c.claim_id));
     c.quantity := quantity;
-    c.points := CASE WHEN card_id IS NULL THEN r.points * quantity ELSE 0 END;
+    c.points := CASE WHEN card_id IS NULL AND NOT won THEN r.points * quantity ELSE 0 END;
     c.card_id := card_id;
     c.period_on := loyalty.limit_period_on(r, now());
     c.claimed_at := now();
@@ -626,15 +634,14 @@ BEGIN
     IF card_id IS NOT NULL THEN
         PERFORM loyalty.take_cards(c);
     END IF;
-    -- in a purchase of many members nobody waits: two of them could wait for each other
-    PERFORM loyalty.take_reward(r, quantity, key IS NOT NULL);
+    PERFORM loyalty.take_reward(r, quantity, may_wait);
     IF c.points > 0 THEN
         c.redemption_id := loyalty.redeem_claim(m.member_id, c.points, c.claim_id, r.name, cashier, proof);
     END IF;
     IF r.issues = 'voucher' THEN
         c.voucher_ids := loyalty.issue_vouchers(r, c);
     ELSIF r.issues = 'coupon' THEN
-        c.coupon_ids := loyalty.issue_coupons(r, c, key IS NOT NULL);
+        c.coupon_ids := loyalty.issue_coupons(r, c, may_wait);
     END IF;
     INSERT INTO loyalty.claim SELECT c.* ON CONFLICT ON CONSTRAINT claim_member_id_key_key DO NOTHING;
     IF NOT FOUND THEN
@@ -643,8 +650,8 @@ BEGIN
     RETURN c;
 END
 $$;
-COMMENT ON FUNCTION loyalty.make_claim(loyalty.member, loyalty.reward, text, integer, integer, text, text) IS 'Takes all that a claim takes, hands out what it hands out, and writes it down; key NULL: one of the engine''s own';
-REVOKE ALL ON FUNCTION loyalty.make_claim(loyalty.member, loyalty.reward, text, integer, integer, text, text) FROM PUBLIC;
+COMMENT ON FUNCTION loyalty.make_claim(loyalty.member, loyalty.reward, text, integer, integer, boolean, text, text) IS 'Takes all that a claim takes, hands out what it hands out, and writes it down; key NULL: one of the engine''s own; won: a challenge gives it';
+REVOKE ALL ON FUNCTION loyalty.make_claim(loyalty.member, loyalty.reward, text, integer, integer, boolean, text, text) FROM PUBLIC;
 
 CREATE FUNCTION loyalty.compare_claim(made loyalty.claim, reward text, quantity integer, card text) RETURNS void
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
@@ -690,7 +697,7 @@ BEGIN
         IF obstacle.code IS NOT NULL THEN
             RAISE EXCEPTION 'member % may not claim reward "%"', member_id, reward USING ERRCODE = obstacle.code, DETAIL = obstacle.why;
         END IF;
-        c := loyalty.make_claim(m, r, key, quantity, loyalty.card_of_reward(r, card), cashier, proof);
+        c := loyalty.make_claim(m, r, key, quantity, loyalty.card_of_reward(r, card), cashier => cashier, proof => proof);
     END IF;
     claim_id := c.claim_id;
     points := c.points;

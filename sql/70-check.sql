@@ -248,6 +248,8 @@ AS $$
     UNION ALL
     SELECT * FROM loyalty.check_stamps()
     UNION ALL
+    SELECT * FROM loyalty.check_challenges()
+    UNION ALL
     SELECT 'the engine''s triggers stand and are enabled', NULL, w.relation || '.' || w.trigger
         FROM (VALUES ('purchase', 'award_insert'), ('purchase', 'award_update'), ('purchase', 'refuse_change'), ('purchase', 'refuse_key_change'), ('purchase', 'keep_returned'),
                      ('activity', 'award_insert'), ('activity', 'award_update'), ('activity', 'refuse_change'), ('activity', 'refuse_key_change'),
@@ -259,6 +261,7 @@ AS $$
                      ('coupon_pool', 'keep_coupon'), ('coupon_pool', 'refuse_change'), ('coupon', 'keep_coupon'), ('coupon', 'refuse_change'),
                      ('coupon_use', 'keep_coupon'), ('coupon_use', 'refuse_change'), ('stamp', 'refuse_change'), ('stamp_sheet', 'refuse_change'),
                      ('stamp_card', 'keep_stamp_card'), ('stamp_card', 'refuse_change'), ('stamp_card', 'configuration_changed'),
+                     ('challenge', 'configuration_changed'), ('challenge', 'keep_challenge'), ('challenge', 'refuse_change'), ('challenge_grant', 'refuse_change'),
                      ('attachment', 'configuration_changed'), ('program', 'configuration_changed'), ('program', 'keep_program'), ('program', 'refuse_change'), ('tier', 'refuse_change'), ('tier', 'configuration_changed'),
                      ('product', 'configuration_changed'), ('rule', 'configuration_changed'),
                      ('rule_version', 'configuration_changed')) AS w (relation, trigger)

@@ -374,21 +374,40 @@ correct_chunk(Batch *batch, Ledger *ledger)
 	}
 }
 
+/* The ids of a chunk's events, in their order. */
+static int64 *
+chunk_sources(const Batch *batch)
+{
+	int64	   *ids = palloc(sizeof(int64) * batch->nevents);
+
+	for (int i = 0; i < batch->nevents; i++)
+		ids[i] = batch->event[i]->source_id;
+	return ids;
+}
+
 /* Stamp the cards of a chunk's members, where a programme has cards. */
 static void
 stamp_chunk(Batch *batch)
 {
 	bool		cards = false;
-	int64	   *ids;
 
 	for (int i = 0; i < batch->pins.n; i++)
 		cards |= batch->pins.program[i]->ncards > 0;
-	if (!cards || batch->event[0]->kind != ON_PURCHASE)
-		return;
-	ids = palloc(sizeof(int64) * batch->nevents);
-	for (int i = 0; i < batch->nevents; i++)
-		ids[i] = batch->event[i]->source_id;
-	StampPurchases(ids, batch->nevents);
+	if (cards && batch->event[0]->kind == ON_PURCHASE)
+		StampPurchases(chunk_sources(batch), batch->nevents);
+}
+
+/* Count a chunk's events for challenges, where a programme has some. */
+static void
+track_chunk(Batch *batch)
+{
+	bool		challenges = false;
+
+	for (int i = 0; i < batch->pins.n; i++)
+		challenges |= batch->pins.program[i]->nchallenges > 0;
+	/* what gave nothing, and is nobody's now, pinned no programme */
+	if (challenges || (batch->correcting && ChallengesExist()))
+		ChallengesTrack(chunk_sources(batch), batch->nevents, !batch->correcting);
 }
 
 /* Process the events collected so far and forget them. */
@@ -410,6 +429,7 @@ process_chunk(Batch *batch)
 	LedgerFlush(ledger);
 	LedgerClose(ledger);
 	stamp_chunk(batch);
+	track_chunk(batch);
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(batch->chunk);
 	batch->nevents = 0;

@@ -44,7 +44,12 @@ extern void CorrectAway(Ledger *ledger, Program *program, Account *account, Even
 extern int64 CorrectReturn(Ledger *ledger, Program *program, Account *account, Event *event,
 						   const Posted *posted, const Posting *posting);
 extern void StampPurchases(const int64 *purchase_ids, int n);
-extern void PurchaseFromDatum(HeapTupleHeader header, Event *event);
+extern void EventFromDatum(HeapTupleHeader header, RuleEvent kind, Event *event);
+extern bool ChallengesExist(void);
+extern void ChallengesTrack(const int64 *sources, int n, bool fresh);
+extern int64 CorrectPoints(Ledger *ledger, const Program *program, Account *account,
+						   const Event *event, const Posted *posted, int64 difference,
+						   const Posting *like);
 extern bool TransactionRead(int64 source_id, bool lock, Event *event);
 
 #endif							/* LOYALTY_AWARD_H */

@@ -19,6 +19,7 @@
 #include "compat.h"
 #include "errors.h"
 #include "hold.h"
+#include "lifetime.h"
 
 /* What the posted breakdowns of a source add up to. */
 static void
@@ -142,6 +143,31 @@ difference_lots(Ledger *ledger, const Program *program, Account *account, const 
 						   -difference),
 				 errhint("The programme's policy negative and negative_limit decide this.")));
 	LotsRaise(status);
+}
+
+/*
+ * Post a difference of points alone, without a tally: what the source gave to
+ * the account before (NULL: nothing) says which lots go first; the points posted.
+ */
+int64
+CorrectPoints(Ledger *ledger, const Program *program, Account *account, const Event *event,
+			  const Posted *posted, int64 difference, const Posting *like)
+{
+	LotSet		lots;
+	int64		total;
+	Posting		posting = *like;
+
+	HoldsSettle(ledger, program, account);
+	if (difference > 0)
+		LifetimeClose(ledger, program, account, ProgramDay(program, event->occurred_at),
+					  event->occurred_at);
+	difference_lots(ledger, program, account, event, posted, difference, &lots);
+	if (lots.n == 0)
+		return 0;
+	LotsRaise(lotset_total(&lots, &total));
+	posting.lots = &lots;
+	LedgerPost(ledger, account, &posting);
+	return total;
 }
 
 /* The tally that a source should have: its award's, less what was returned. */

@@ -426,9 +426,9 @@ TransactionRead(int64 source_id, bool lock, Event *event)
 	return false;
 }
 
-/* Read a row of the type purchase into an event. */
+/* Read a row of the type purchase or activity as an event. */
 void
-PurchaseFromDatum(HeapTupleHeader header, Event *event)
+EventFromDatum(HeapTupleHeader header, RuleEvent kind, Event *event)
 {
 	TupleDesc	desc = lookup_rowtype_tupdesc_copy(HeapTupleHeaderGetTypeId(header),
 												   HeapTupleHeaderGetTypMod(header));
@@ -439,7 +439,7 @@ PurchaseFromDatum(HeapTupleHeader header, Event *event)
 	ItemPointerSetInvalid(&tuple->t_self);
 	tuple->t_data = header;
 	ExecStoreHeapTuple(tuple, slot, false);
-	EventRead(EventLayoutCreate(desc, ON_PURCHASE), slot, event);
+	EventRead(EventLayoutCreate(desc, kind), slot, event);
 }
 
 /* Mark a held award as released; false where none waits. */
@@ -530,6 +530,8 @@ loyalty_release_award(PG_FUNCTION_ARGS)
 		LedgerFlush(ledger);
 		LedgerClose(ledger);
 		settle_returns(source_id);
+		if (ChallengesExist())
+			ChallengesTrack(&source_id, 1, false);
 	}
 	SPI_finish();
 	PG_RETURN_INT64(outcome.award.points);

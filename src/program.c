@@ -142,7 +142,8 @@ static void
 watch_tables(void)
 {
 	static const char *const names[] = {
-		"program", "tier", "product", "rule", "rule_version", "exchange_rate", "stamp_card"
+		"program", "tier", "product", "rule", "rule_version", "exchange_rate", "stamp_card",
+		"challenge"
 	};
 
 	for (size_t i = 0; i < lengthof(names); i++)
@@ -864,6 +865,8 @@ load_program(int32 program_id, Datum drafts, bool keep_existing)
 	}
 	load_rules(program, scope, count);
 	load_cards(program, scope);
+	program->nchallenges =
+		(int) query_program("SELECT 1 FROM loyalty.challenge WHERE program_id = $1", program_id);
 	note_columns(program);
 	for (int event = 0; event < RULE_EVENTS; event++)
 		build_index(program, event);

@@ -148,6 +148,7 @@ typedef struct Program
 	RuleIndex	index[RULE_EVENTS];
 	int			ncards;
 	Card	   *card;			/* stamp cards, by id */
+	int			nchallenges;	/* whatever becomes of them in challenge.c */
 	Bitmapset  *columns;		/* facts that some rule or card names */
 	bool		uses_members;	/* some rule names what stands in the member's row alone */
 	bool		uses_products;	/* some rule names product, or an article is excluded */

@@ -65,7 +65,7 @@ loyalty_quote_purchase(PG_FUNCTION_ARGS)
 		elog(ERROR, "quote_purchase must return a row");
 	desc = BlessTupleDesc(desc);
 	SPI_connect();
-	PurchaseFromDatum(PG_GETARG_HEAPTUPLEHEADER(0), &event);
+	EventFromDatum(PG_GETARG_HEAPTUPLEHEADER(0), ON_PURCHASE, &event);
 	ledger = LedgerOpen();
 	account_id = event.member_id;
 	event.member_id = WalletMember(account_id);

@@ -111,7 +111,7 @@ loyalty_stamps_of(PG_FUNCTION_ARGS)
 	Event		event;
 
 	InitMaterializedSRF(fcinfo, 0);
-	PurchaseFromDatum(PG_GETARG_HEAPTUPLEHEADER(1), &event);
+	EventFromDatum(PG_GETARG_HEAPTUPLEHEADER(1), ON_PURCHASE, &event);
 	program = ProgramPin(PG_GETARG_INT32(0));
 	PG_TRY();
 	{

@@ -30,6 +30,10 @@ $node->safe_psql('shop', q{
 	SELECT loyalty.add_coupon_pool(1, 'codes', 'service', uses => 'multi', max_uses => 50), loyalty.import_coupons(1, 'codes', '{CODE}');
 	SELECT loyalty.claim(3, 'mug', 'mug'), loyalty.claim(3, 'badge', 'full', card => 'card'), loyalty.use_coupon('code', 3, 'use'), loyalty.claim(4, 'mug', 'undone');
 	SELECT loyalty.undo_claim(4, 'undone', 'why not');
+	SELECT loyalty.add_challenge(1, 'ten', 'visits', 10, 11, 'month', reward => 'badge', active_from => '2024-01-01'), loyalty.add_challenge(1, 'club', 'spend', 10, badge => 'Club', opt_in => true);
+	SELECT loyalty.join_challenge(5, 2);
+	CALL loyalty.count_challenges(1);
+	INSERT INTO loyalty.purchase (member_id, amount) VALUES (5, 20);
 	INSERT INTO loyalty.purchase_return (purchase_reference) VALUES ('r22');
 });
 my $everything = q{
@@ -42,8 +46,12 @@ my $everything = q{
 		UNION ALL SELECT to_jsonb(n)::text FROM loyalty.reward_taken n UNION ALL SELECT to_jsonb(k)::text FROM loyalty.coupon k
 		UNION ALL SELECT to_jsonb(o)::text FROM loyalty.coupon_pool o UNION ALL SELECT to_jsonb(u)::text FROM loyalty.coupon_use u
 		UNION ALL SELECT to_jsonb(v)::text FROM loyalty.coupon_taken v UNION ALL SELECT to_jsonb(d)::text FROM loyalty.stamp_card d
-		UNION ALL SELECT to_jsonb(s)::text FROM loyalty.stamp s UNION ALL SELECT to_jsonb(g)::text FROM loyalty.stamp_sheet g) t};
+		UNION ALL SELECT to_jsonb(s)::text FROM loyalty.stamp s UNION ALL SELECT to_jsonb(g)::text FROM loyalty.stamp_sheet g
+		UNION ALL SELECT to_jsonb(b)::text FROM loyalty.challenge b UNION ALL SELECT to_jsonb(f)::text FROM loyalty.challenge_member f
+		UNION ALL SELECT to_jsonb(i)::text FROM loyalty.challenge_item i UNION ALL SELECT to_jsonb(j)::text FROM loyalty.challenge_progress j
+		UNION ALL SELECT to_jsonb(q)::text FROM loyalty.challenge_grant q) t};
 my $before = $node->safe_psql('shop', $everything);
+is($node->safe_psql('shop', q{SELECT count(*), count(*) FILTER (WHERE granted), count(claim_id) FROM loyalty.challenge_grant}), '20|19|18', 'challenges were met, and one was taken back');
 for my $format ('plain', 'custom')
 {
 	my $file = $node->backup_dir . "/dump.$format";
@@ -69,6 +77,9 @@ for my $format ('plain', 'custom')
 		SELECT loyalty.add_reward(1, 'cup', 'product', 5, sku => 'CUP', stock => 1), loyalty.add_coupon_pool(1, 'more', 'service'), loyalty.make_coupons(1, 'more', 2);
 		SELECT loyalty.add_stamp_card(1, 'another', 'visits', 3, 'cup'), loyalty.claim(3, 'cup', 'cup');
 		INSERT INTO loyalty.purchase_return (purchase_reference) VALUES ('r42');
+		SELECT loyalty.add_challenge(1, 'a day', 'days', 1, 3, 'day');
+		INSERT INTO loyalty.purchase (member_id, amount) SELECT member_id, 5 FROM loyalty.member;
+		CALL loyalty.count_challenges(1);
 	});
 	is($node->safe_psql("restored_$format", 'SELECT * FROM loyalty.check()'), '', "and it goes on, sequences included, $format");
 }

@@ -16,6 +16,7 @@ $node->safe_psql('postgres', q{
 	SELECT loyalty.add_tier(1, 'A', 0, 'spend'), loyalty.add_tier(1, 'B', 1000, 'spend', 2);
 	SELECT loyalty.add_rule(1, 'base', 'purchase', 'base', 'purchase.amount');
 	SELECT loyalty.enroll(1, 'm' || i) FROM generate_series(1, 5) i;
+	SELECT loyalty.add_challenge(1, 'ten a day', 'visits', 10, 5, 'day'), loyalty.add_challenge(1, 'often', 'visits', 50, badge => 'Often');
 });
 my $client = PostgreSQL::Test::Utils::tempdir() . '/client.pl';
 for my $round (1 .. 5)

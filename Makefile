@@ -53,7 +53,7 @@ loyalty--$(RELEASE).sql: $(SQL) loyalty.control
 # every object depends on every header: the project is small
 $(OBJS): $(wildcard src/*.h) loyalty.control
 
-.PHONY: demo test bench races unit lint check-ubsan check-valgrind
+.PHONY: demo test bench races model unit lint check-ubsan check-valgrind
 demo:
 	@test/demo/run "$(DATA)"
 test:
@@ -63,6 +63,9 @@ bench:
 # 64 sessions on 8 accounts, and the server killed 20 times under them
 races:
 	@CLIENTS=64 OPS=100000 STORM=1000 VOUCHERS=10000 KILLS=20 TAP=003 test/run races tap
+# 100,000 random operations on the engine and on an obvious, slow model of it
+model:
+	@test/model/run SEEDS=100 OPS=1000
 unit:
 	@test/run unit
 lint:

@@ -90,10 +90,15 @@ REVOKE ALL ON FUNCTION loyalty.rule_constant(text, text) FROM PUBLIC;
 COMMENT ON FUNCTION loyalty.rule_constant(text, text) IS 'true, false or null where a condition is constant, else NULL';
 
 CREATE FUNCTION loyalty.post(account_id bigint, kind text, lots loyalty.lots, tally loyalty.tally,
-        occurred_at timestamptz, reason text, key text, source_id bigint DEFAULT NULL) RETURNS bigint
+        occurred_at timestamptz, reason text, key text, source_id bigint DEFAULT NULL, detail jsonb DEFAULT NULL) RETURNS bigint
     LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'loyalty_post';
-REVOKE ALL ON FUNCTION loyalty.post(bigint, text, loyalty.lots, loyalty.tally, timestamptz, text, text, bigint) FROM PUBLIC;
-COMMENT ON FUNCTION loyalty.post(bigint, text, loyalty.lots, loyalty.tally, timestamptz, text, text, bigint) IS 'Locks an account and posts one entry; returns its number';
+REVOKE ALL ON FUNCTION loyalty.post(bigint, text, loyalty.lots, loyalty.tally, timestamptz, text, text, bigint, jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION loyalty.post(bigint, text, loyalty.lots, loyalty.tally, timestamptz, text, text, bigint, jsonb) IS 'Locks an account and posts one entry; returns its number';
+
+CREATE FUNCTION loyalty.settle_holds(account_id bigint) RETURNS void
+    LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'loyalty_settle_holds';
+REVOKE ALL ON FUNCTION loyalty.settle_holds(bigint) FROM PUBLIC;
+COMMENT ON FUNCTION loyalty.settle_holds(bigint) IS 'Locks an account and writes down which of its holds ended by themselves';
 
 CREATE FUNCTION loyalty.take_lots(account_id bigint, points bigint, day date) RETURNS loyalty.lots
     LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'loyalty_take_lots';

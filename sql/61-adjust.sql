@@ -10,9 +10,10 @@ DECLARE
     a loyalty.account;
     e loyalty.entry;
 BEGIN
-    SELECT * INTO a FROM loyalty.account q WHERE q.account_id = member_id FOR NO KEY UPDATE;
-    PERFORM FROM loyalty.account q WHERE q.account_id = a.household_id FOR NO KEY UPDATE;
+    -- the entry of a hold that lapsed bears its key
+    PERFORM loyalty.settle_holds(member_id);
     IF key IS NULL THEN RETURN NULL; END IF;
+    SELECT * INTO a FROM loyalty.account q WHERE q.account_id = member_id;
     SELECT * INTO e FROM loyalty.entry q
         WHERE q.account_id = ANY (ARRAY[a.account_id, a.household_id] || a.left_households) AND q.key = key LIMIT 1;
     RETURN e;
@@ -28,15 +29,10 @@ AS $$
 #variable_conflict use_variable
 DECLARE
     e loyalty.entry;
-    clamp boolean;
 BEGIN
     SELECT * INTO e FROM loyalty.entry_of_key(account_id, key);
     IF e.account_id IS NULL THEN RETURN NULL; END IF;
-    -- under clamp the entry holds what there was to take, which may be less than what was asked
-    clamp := points < 0 AND e.points BETWEEN points AND 0 AND EXISTS
-        (SELECT FROM loyalty.account a JOIN loyalty.program p USING (program_id)
-         WHERE a.account_id = account_id AND p.negative = 'clamp');
-    IF e.kind <> kind OR (e.points <> points AND NOT clamp) OR e.reason IS DISTINCT FROM reason
+    IF e.kind <> kind OR coalesce((e.detail -> 'request' ->> 'points')::bigint, e.points) <> points OR e.reason IS DISTINCT FROM reason
        OR (occurred_at IS NOT NULL AND e.occurred_at <> occurred_at)
        OR e.tally OPERATOR(loyalty.<>) tally
        OR EXISTS (SELECT FROM loyalty.unnest(e.lots) u
@@ -51,6 +47,12 @@ END
 $$;
 COMMENT ON FUNCTION loyalty.posted_before(bigint, text, text, bigint, timestamptz, text, loyalty.tally, date) IS 'Locks the account; the entry that a key already made, NULL where it made none; LY404 where it made another';
 REVOKE ALL ON FUNCTION loyalty.posted_before(bigint, text, text, bigint, timestamptz, text, loyalty.tally, date) FROM PUBLIC;
+
+CREATE FUNCTION loyalty.asked_detail(lots loyalty.lots, points bigint) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+    AS $$ SELECT CASE WHEN loyalty.total(lots) <> points THEN jsonb_build_object('request', jsonb_build_object('points', points)) END $$;
+COMMENT ON FUNCTION loyalty.asked_detail(loyalty.lots, bigint) IS 'What an entry must remember of its request where a policy gave it other points: under clamp only what there is goes';
+REVOKE ALL ON FUNCTION loyalty.asked_detail(loyalty.lots, bigint) FROM PUBLIC;
 
 CREATE FUNCTION loyalty.check_own_key(key text) RETURNS void
     LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp
@@ -118,7 +120,7 @@ BEGIN
     ELSE
         l := loyalty.take_lots(member_id, -points, loyalty.local_day(m.program_id, now()));
     END IF;
-    RETURN loyalty.post(member_id, 'adjust', l, '{}', at, reason, key);
+    RETURN loyalty.post(member_id, 'adjust', l, '{}', at, reason, key, detail => loyalty.asked_detail(l, points));
 END
 $$;
 COMMENT ON FUNCTION loyalty.post_adjustment(bigint, bigint, text, text, timestamptz, date) IS 'adjust, with a key of the engine''s own or of the caller''s';
@@ -202,7 +204,7 @@ BEGIN
     ELSE
         l := loyalty.take_lots(member_id, -points, day);
     END IF;
-    RETURN loyalty.post(member_id, 'import', l, t, occurred_at, reason, key);
+    RETURN loyalty.post(member_id, 'import', l, t, occurred_at, reason, key, detail => loyalty.asked_detail(l, points));
 END
 $$;
 COMMENT ON FUNCTION loyalty.import_entry IS 'Replays one entry of another system''s history with its original date; the same key again is harmless';

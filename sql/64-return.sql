@@ -423,7 +423,7 @@ COMMENT ON FUNCTION loyalty.keep_returned() IS 'Refuses to make a purchase less 
 REVOKE ALL ON FUNCTION loyalty.keep_returned() FROM PUBLIC;
 
 CREATE TRIGGER keep_returned AFTER UPDATE OF amount, lines ON loyalty.purchase
-    FOR EACH ROW WHEN ((NEW.amount, NEW.lines) IS DISTINCT FROM (OLD.amount, OLD.lines) AND NEW.status <> 'void') EXECUTE FUNCTION loyalty.keep_returned();
+    FOR EACH ROW WHEN ((NEW.amount, NEW.lines) IS DISTINCT FROM (OLD.amount, OLD.lines)) EXECUTE FUNCTION loyalty.keep_returned();
 CREATE TRIGGER refuse_change BEFORE UPDATE OR DELETE OR TRUNCATE ON loyalty.purchase_return
     FOR EACH STATEMENT EXECUTE FUNCTION loyalty.refuse_change('transaction');
 CREATE TRIGGER refuse_change BEFORE DELETE OR TRUNCATE ON loyalty.returned

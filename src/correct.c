@@ -189,6 +189,27 @@ target_tally(const Program *program, const Event *event, int64 points, const Ret
 }
 
 /*
+ * The points to post so that a source has given its target.
+ *
+ * Where the policy clamps, less was taken back than was asked: what the tallies
+ * say that the source gives is less than what it gave.  That was forgiven, so
+ * going down starts at the tallies; going up starts at what was given.
+ */
+static int64
+owed_points(const Posted *posted, int64 target)
+{
+	int64		given;
+	int64		claimed = 0;
+
+	LotsRaise(lotset_total(&posted->lots, &given));
+	if (target >= given)
+		return target - given;
+	for (int i = 0; i < posted->tally.n; i++)
+		claimed += posted->tally.month[i].points;
+	return Min(target - Min(claimed, given), 0);
+}
+
+/*
  * Post the difference between what a source should have given (NULL: nothing),
  * less what was returned of it, and what was posted; the points posted.
  */
@@ -199,7 +220,6 @@ post_difference(Ledger *ledger, Program *program, Account *account, const Event 
 	Returned	returned = {0};
 	TallySet	tally;
 	LotSet		lots;
-	int64		before;
 	int64		after = 0;
 	Posting		posting = *like;
 
@@ -212,8 +232,7 @@ post_difference(Ledger *ledger, Program *program, Account *account, const Event 
 		after = target->points - returned.points;
 		target_tally(program, event, target->points, &returned, &tally);
 	}
-	LotsRaise(lotset_total(&posted->lots, &before));
-	difference_lots(ledger, program, account, event, posted, after - before, &lots);
+	difference_lots(ledger, program, account, event, posted, owed_points(posted, after), &lots);
 	TallyRaise(tallyset_subtract(&tally, &posted->tally));
 	if (lots.n == 0 && tally.n == 0 && posting.key == NULL)
 		return 0;

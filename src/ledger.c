@@ -107,6 +107,7 @@ typedef enum PlanName
 	PLAN_BY_KEY,
 	PLAN_SUM_OF_KIND,
 	PLAN_EXPIRED,
+	PLAN_CLOSINGS,
 	PLAN_MERGE,
 	PLAN_JOIN,
 	PLAN_LEAVE,
@@ -171,6 +172,9 @@ static const char *const plan_sql[PLAN_COUNT] = {
 	[PLAN_BY_KEY] = "SELECT account_id, seq, kind, points, source_id, lots, detail FROM loyalty.entry"
 	" WHERE account_id = $1 AND key = $2",
 	[PLAN_EXPIRED] = "SELECT lots FROM loyalty.entry WHERE account_id = $1 AND kind = 'expire'",
+	[PLAN_CLOSINGS] = "SELECT e.lots, (SELECT pg_catalog.max(b.occurred_at) FROM loyalty.entry b"
+	" WHERE b.account_id = e.account_id AND b.seq < e.seq) FROM loyalty.entry e"
+	" WHERE e.account_id = $1 AND e.kind = 'expire'",
 	[PLAN_SUM_OF_KIND] = "SELECT COALESCE(pg_catalog.sum(points), 0)::pg_catalog.int8"
 	" FROM loyalty.entry WHERE source_id = $1 AND kind = $2",
 	[PLAN_MERGE] = "UPDATE loyalty.account SET merged_into = $2 WHERE account_id = $1 OR merged_into = $1",
@@ -259,6 +263,7 @@ plan_types(PlanName name, Oid *types)
 		case PLAN_LOCK_ONE:
 		case PLAN_READ_ONE:
 		case PLAN_EXPIRED:
+		case PLAN_CLOSINGS:
 			return 1;
 		case PLAN_LOCK_MANY:
 		case PLAN_OPEN_WALLETS:
@@ -1259,6 +1264,33 @@ LedgerExpired(Ledger *ledger, int64 account_id, LotSet *lots)
 		LotsRaise(lotset_add(lots, &entry));
 	}
 	SPI_freetuptable(SPI_tuptable);
+}
+
+/* The entries that closed lots of an account, in no order. */
+int
+LedgerClosings(Ledger *ledger, int64 account_id, Closing **closings)
+{
+	Datum		value = Int64GetDatum(account_id);
+	int			n;
+
+	execute(PLAN_CLOSINGS, &value, NULL, SPI_OK_SELECT);
+	n = (int) SPI_processed;
+	*closings = palloc(sizeof(Closing) * Max(n, 1));
+	for (int i = 0; i < n; i++)
+	{
+		Closing    *closing = &(*closings)[i];
+		Datum		lots;
+		bool		isnull;
+
+		lots = SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull);
+		LotsFromDatum(lots, &closing->lots);
+		closing->after = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[i],
+														   SPI_tuptable->tupdesc, 2, &isnull));
+		if (isnull)
+			closing->after = DT_NOBEGIN;
+	}
+	SPI_freetuptable(SPI_tuptable);
+	return n;
 }
 
 /* A number for something that entries will name as their source. */

@@ -87,6 +87,13 @@ typedef struct Posting
 	Datum		detail;			/* jsonb, 0: none */
 } Posting;
 
+/* An entry that closed lots */
+typedef struct Closing
+{
+	LotSet		lots;			/* negative; positive where lots were opened again */
+	TimestampTz after;			/* the last event before it */
+} Closing;
+
 /* What was posted for a source so far */
 typedef struct Posted
 {
@@ -142,6 +149,7 @@ extern void LedgerLeave(Ledger *ledger, const Account *member, const char *reaso
 extern void LedgerBlock(Ledger *ledger, const Account *member, bool blocked);
 extern int	LedgerLockPosted(Ledger *ledger, int64 *source_ids, int n, Posted **posted);
 extern int	LedgerLockedPosted(Ledger *ledger, int64 *source_ids, int n, Posted **posted);
+extern int	LedgerClosings(Ledger *ledger, int64 account_id, Closing **closings);
 extern void LedgerExpired(Ledger *ledger, int64 account_id, LotSet *lots);
 extern int64 LedgerNextSource(void);
 extern void LedgerFlush(Ledger *ledger);

@@ -19,6 +19,7 @@
 #include "errors.h"
 #include "hold.h"
 #include "ledger.h"
+#include "lifetime.h"
 #include "program.h"
 
 /* A text argument, NULL where it is null. */
@@ -82,7 +83,7 @@ check_merge(const Account *from, const Account *to)
 				 errdetail("%s", problem)));
 }
 
-/* What taking over lots posts: debts are settled on either side. */
+/* What taking over lots posts: debts are settled on either side, but not with what is dead. */
 static void
 take_over(const Account *to, const LotSet *lots, int32 today, LotSet *delta)
 {
@@ -95,7 +96,9 @@ take_over(const Account *to, const LotSet *lots, int32 today, LotSet *delta)
 	lotset_init(delta);
 	for (int i = 0; i < lots->n; i++)
 	{
-		if (lots->lot[i].amount > 0)
+		if (lots->lot[i].expires_on <= today)
+			LotsRaise(lotset_add_lot(delta, lots->lot[i]));
+		else if (lots->lot[i].amount > 0)
 			LotsRaise(lotset_earn(&to->lots, lots->lot[i], delta));
 	}
 	lotset_copy(&balance, HoldsFree(to, &scratch));
@@ -119,7 +122,38 @@ keep_better_tier(Ledger *ledger, const Program *program, const Account *from, Ac
 	AwardPromote(ledger, program, to, source_id);
 }
 
-/* Move everything of one account to another. */
+/* Close what died of an account. */
+static void
+close_dead(Ledger *ledger, const Program *program, Account *account, int32 today)
+{
+	LifetimeClose(ledger, program, account, today, Max(LedgerNow(ledger), account->last_event_at));
+}
+
+/*
+ * Open again what died and was closed, on the eve of a move: the account that
+ * it goes to closes it, where returns and reinstatements will look for it.
+ */
+static void
+reopen_dead(Ledger *ledger, Account *account, int32 today)
+{
+	LotSet		closed;
+	LotSet		dead;
+	Posting		posting = {.kind = "expire", .occurred_at = LedgerNow(ledger), .lots = &dead};
+
+	LedgerFlush(ledger);
+	LedgerExpired(ledger, account->account_id, &closed);
+	LotsRaise(lotset_negate(&closed));
+	lotset_init(&dead);
+	for (int i = 0; i < closed.n; i++)
+	{
+		if (closed.lot[i].amount > 0 && closed.lot[i].expires_on <= today)
+			LotsRaise(lotset_add_lot(&dead, closed.lot[i]));
+	}
+	if (dead.n > 0)
+		LedgerPost(ledger, account, &posting);
+}
+
+/* Move everything of one account to another; the points that live. */
 static int64
 move_account(Ledger *ledger, const Program *program, Account *from, Account *to,
 			 const char *kind, const char *reason)
@@ -133,9 +167,12 @@ move_account(Ledger *ledger, const Program *program, Account *from, Account *to,
 	Posting		posting = {.kind = kind, .reason = reason, .occurred_at = LedgerNow(ledger),
 	.source_id = LedgerNextSource()};
 
+	close_dead(ledger, program, from, today);
+	close_dead(ledger, program, to, today);
+	LotsRaise(lotset_total(&from->lots, &points));
+	reopen_dead(ledger, from, today);
 	lotset_copy(&given, &from->lots);
 	tallyset_copy(&tally, &from->tally);
-	LotsRaise(lotset_total(&given, &points));
 	take_over(to, &given, today, &taken);
 	DetailBegin(&detail);
 	DetailInteger(&detail, "from", from->account_id);
@@ -148,6 +185,7 @@ move_account(Ledger *ledger, const Program *program, Account *from, Account *to,
 	TallyRaise(tallyset_negate(&tally));
 	posting.lots = &given;
 	LedgerPost(ledger, from, &posting);
+	close_dead(ledger, program, to, today);
 	keep_better_tier(ledger, program, from, to, posting.source_id);
 	return points;
 }

@@ -79,6 +79,7 @@ loyalty_post(PG_FUNCTION_ARGS)
 	posting.reason = text_argument(fcinfo, 5);
 	posting.key = text_argument(fcinfo, 6);
 	posting.source_id = PG_ARGISNULL(7) ? 0 : PG_GETARG_INT64(7);
+	posting.detail = PG_ARGISNULL(8) ? (Datum) 0 : PG_GETARG_DATUM(8);
 	seq = LedgerPost(ledger, lock_account(ledger, PG_GETARG_INT64(0)), &posting);
 	LedgerFlush(ledger);
 	LedgerClose(ledger);
@@ -95,6 +96,31 @@ finish_with_lots(const LotSet *lots)
 
 	SPI_finish();
 	return outside;
+}
+
+PG_FUNCTION_INFO_V1(loyalty_settle_holds);
+
+/* settle_holds(account_id): lock an account and write down which of its holds lapsed. */
+Datum
+loyalty_settle_holds(PG_FUNCTION_ARGS)
+{
+	Ledger	   *ledger;
+	Account    *account;
+	Program    *program;
+
+	SPI_connect();
+	ledger = LedgerOpen();
+	account = lock_account(ledger, PG_GETARG_INT64(0));
+	if (account->nholds > 0)
+	{
+		program = ProgramPin(account->program_id);
+		HoldsSettle(ledger, program, account);
+		ProgramUnpin(program);
+		LedgerFlush(ledger);
+	}
+	LedgerClose(ledger);
+	SPI_finish();
+	PG_RETURN_VOID();
 }
 
 PG_FUNCTION_INFO_V1(loyalty_take_lots);
@@ -689,12 +715,27 @@ loyalty_release_pending(PG_FUNCTION_ARGS)
 
 /* What an account lost by expiry since a day, negative. */
 static void
-recently_expired(Ledger *ledger, const Account *account, int32 since, LotSet *lots)
+recently_expired(Ledger *ledger, const Program *program, const Account *account, int32 since,
+				 LotSet *lots)
 {
 	LotSet		all;
 
-	LedgerExpired(ledger, account->account_id, &all);
 	lotset_init(lots);
+	if (program->expiry.kind == EXPIRY_SLIDING)
+	{
+		Closing    *closing;
+		int			n = LedgerClosings(ledger, account->account_id, &closing);
+
+		/* the lots carry no day; the last event before their closing tells it */
+		lotset_init(&all);
+		for (int i = 0; i < n; i++)
+		{
+			if (LifetimeSlidesUntil(program, closing[i].after) >= since)
+				LotsRaise(lotset_add(&all, &closing[i].lots));
+		}
+	}
+	else
+		LedgerExpired(ledger, account->account_id, &all);
 	for (int i = 0; i < all.n; i++)
 	{
 		if (all.lot[i].amount < 0 && all.lot[i].expires_on >= since)
@@ -750,7 +791,7 @@ loyalty_post_reinstatement(PG_FUNCTION_ARGS)
 	LifetimeClose(ledger, program, account, today, Max(LedgerNow(ledger), account->last_event_at));
 	LedgerFlush(ledger);
 	days = ProgramReinstateDays(program, account->tier_id);
-	recently_expired(ledger, account, today - days, &dead);
+	recently_expired(ledger, program, account, today - days, &dead);
 	LotsRaise(lotset_negate(&dead));
 	LotsRaise(lotset_total(&dead, &most));
 	points = PG_ARGISNULL(1) ? most : PG_GETARG_INT64(1);

@@ -31,6 +31,13 @@ SELECT loyalty.adjust(pg_temp.c(), -100, 'mistake', 'k2') AS seq;
 SELECT loyalty.adjust(pg_temp.c(), -100, 'mistake', 'k2') AS again;
 SELECT seq, points, lots::text <> '{}' AS took FROM loyalty.entry WHERE account_id = pg_temp.c() ORDER BY seq;
 SELECT state FROM pg_temp.refused($$SELECT loyalty.adjust(pg_temp.c(), -30, 'mistake', 'k2')$$);
+SELECT state FROM pg_temp.refused($$SELECT loyalty.adjust(pg_temp.c(), -50, 'mistake', 'k2')$$);
+-- what a hold that lapsed had frozen is there to be taken, and its key is taken
+SELECT loyalty.adjust(pg_temp.c(), 40, 'gift', 'k3') AS seq;
+SELECT held FROM loyalty.hold(pg_temp.c(), 30, 'h', ttl => '1 microsecond');
+SELECT state FROM pg_temp.refused($$SELECT loyalty.adjust(pg_temp.c(), 5, 'gift', 'h')$$);
+SELECT loyalty.adjust(pg_temp.c(), -35, 'mistake', 'k4') > 0 AS taken;
+SELECT kind, key, points FROM loyalty.entry WHERE account_id = pg_temp.c() ORDER BY seq;
 -- other content under the same key
 SELECT state FROM pg_temp.refused($$SELECT loyalty.adjust(pg_temp.m('ann'), 101, 'gift', 'k1')$$);
 SELECT state FROM pg_temp.refused($$SELECT loyalty.adjust(pg_temp.m('ann'), 100, 'another gift', 'k1')$$);

@@ -46,6 +46,12 @@ SELECT redeemed FROM loyalty.redeem(pg_temp.m('Slides'), 7, 'r');
 INSERT INTO loyalty.purchase (member_id, occurred_at, amount, source, reference) VALUES (pg_temp.m('Slides', 'bob'), '2025-01-10', 100, 'expiry test', 's4');
 CALL loyalty.close_expired();
 SELECT kind, points FROM loyalty.entry WHERE account_id = pg_temp.m('Slides', 'bob') ORDER BY seq;
+-- points that inactivity killed are reinstated as long after their end as others, whenever that was written down
+SELECT loyalty.create_program('Slid', expiry => 'sliding', expiry_months => 6, expiry_round => 'day', restore_days => 10, reinstate_days => 60) > 0 AS made, pg_temp.rule('Slid') > 0 AS rule;
+INSERT INTO loyalty.purchase (member_id, occurred_at, amount, source, reference) VALUES (pg_temp.m('Slid', 'long'), now() - interval '9 months', 100, 'expiry test', 's5'),
+    (pg_temp.m('Slid', 'lately'), now() - interval '7 months', 100, 'expiry test', 's6');
+SELECT who, r.* FROM unnest('{long,lately}'::text[]) who, pg_temp.refused(format('SELECT loyalty.reinstate(%s, ''k'', ''kind'')', pg_temp.m('Slid', who))) r;
+SELECT who, b.available FROM unnest('{long,lately}'::text[]) who, loyalty.balance(pg_temp.m('Slid', who)) b;
 -- a schedule and notices, for every lot date
 SELECT loyalty.create_program('Dies', expiry_months => 1, expiry_round => 'day', restore_days => 10, reinstate_days => 60, point_value => 0.02) > 0 AS made, pg_temp.rule('Dies') > 0 AS rule;
 SELECT loyalty.adjust(pg_temp.m('Dies'), 10 * d, 'gift', 'g' || d, expires_on => current_date + d) AS seq FROM unnest('{5,30,31,60}'::integer[]) d;
@@ -80,7 +86,7 @@ SELECT who, b.available, b.debt FROM unnest('{gus,pia}'::text[]) who, loyalty.ba
 SELECT loyalty.create_program('Coalition', expiry => 'never', point_value => 0.01) > 0 AS made, pg_temp.rule('Coalition') > 0 AS rule;
 INSERT INTO loyalty.product (program_id, sku, partner) VALUES (pg_temp.p('Coalition'), 'FUEL', 'Petrol Ltd'), (pg_temp.p('Coalition'), 'BOOK', 'Books plc'), (pg_temp.p('Coalition'), 'MILK', NULL);
 INSERT INTO loyalty.purchase (member_id, occurred_at, amount, lines, source, reference) VALUES
-    (pg_temp.m('Coalition'), now() - interval '2 hours', 100, loyalty.lines('[{"sku": "FUEL", "unit_price": 50}, {"sku": "BOOK", "unit_price": 30}, {"sku": "MILK", "unit_price": 13}, {"sku": "?", "unit_price": 7}]'), 'expiry test', 'c1'),
+    (pg_temp.m('Coalition'), now() - interval '1 hour', 100, loyalty.lines('[{"sku": "FUEL", "unit_price": 50}, {"sku": "BOOK", "unit_price": 30}, {"sku": "MILK", "unit_price": 13}, {"sku": "?", "unit_price": 7}]'), 'expiry test', 'c1'),
     (pg_temp.m('Coalition'), now() - interval '1 hour', 33, NULL, 'expiry test', 'c2');
 SELECT partner, accounts, points, cost FROM loyalty.partner_liability WHERE program_id = pg_temp.p('Coalition') ORDER BY 1;
 SELECT redeemed FROM loyalty.redeem(pg_temp.m('Coalition'), 12, 'k');

@@ -57,6 +57,28 @@ SELECT loyalty.merge_members(pg_temp.m('dan'), pg_temp.m('eve'), 'same person') 
 SELECT available, debt FROM loyalty.balance(pg_temp.m('eve'));
 SELECT loyalty.merge_members(pg_temp.m('eve'), pg_temp.m('fay'), 'same person') AS moved;
 SELECT available, debt FROM loyalty.balance(pg_temp.m('fay'));
+-- what died before a merge repays no debt, is not taken a second time, and may be reinstated after it
+CREATE FUNCTION pg_temp.x(scheme text, who text) RETURNS bigint LANGUAGE sql AS $$ SELECT loyalty.enroll(program_id, who, '2020-01-01') FROM loyalty.program WHERE name = scheme $$;
+SELECT loyalty.create_program('Merge dead', expiry => 'after', expiry_months => 0, expiry_days => 1, expiry_round => 'day', reinstate_days => 3650) > 0 AS made;
+SELECT loyalty.add_rule(program_id, 'base', 'purchase', 'base', 'purchase.amount') > 0 AS made FROM loyalty.program WHERE name = 'Merge dead';
+INSERT INTO loyalty.purchase (member_id, occurred_at, amount, source, reference) VALUES (pg_temp.x('Merge dead', 'old'), '2026-03-05', 100, 'merge test', 'x1');
+CALL loyalty.close_expired();
+INSERT INTO loyalty.purchase (member_id, occurred_at, amount, source, reference) VALUES (pg_temp.x('Merge dead', 'old'), '2026-03-01', 10, 'merge test', 'x2');
+SELECT loyalty.adjust(pg_temp.x('Merge dead', 'new'), -30, 'fraud', 'f') AS seq;
+SELECT loyalty.merge_members(pg_temp.x('Merge dead', 'old'), pg_temp.x('Merge dead', 'new'), 'same person') AS moved;
+SELECT available, debt FROM loyalty.balance(pg_temp.x('Merge dead', 'new'));
+INSERT INTO loyalty.purchase_return (purchase_source, purchase_reference, amount) VALUES ('merge test', 'x1', 40), ('merge test', 'x2', NULL);
+SELECT available, debt FROM loyalty.balance(pg_temp.x('Merge dead', 'new'));
+SELECT loyalty.reinstate(pg_temp.x('Merge dead', 'new'), 'k', 'asked kindly') AS reinstated;
+SELECT available, debt FROM loyalty.balance(pg_temp.x('Merge dead', 'new'));
+SELECT m.external_id, e.kind, e.points, e.lots FROM loyalty.entry e JOIN loyalty.member m ON m.member_id = e.account_id JOIN loyalty.program p USING (program_id)
+    WHERE p.name = 'Merge dead' AND e.kind <> 'reinstate' ORDER BY m.external_id DESC, e.seq;
+-- nor do points live again that inactivity killed
+SELECT loyalty.create_program('Merge slides', expiry => 'sliding', expiry_months => 6) > 0 AS made;
+SELECT loyalty.add_rule(program_id, 'base', 'purchase', 'base', 'purchase.amount') > 0 AS made FROM loyalty.program WHERE name = 'Merge slides';
+INSERT INTO loyalty.purchase (member_id, occurred_at, amount, source, reference) VALUES (pg_temp.x('Merge slides', 'old'), '2024-03-05', 100, 'merge test', 'y1'), (pg_temp.x('Merge slides', 'new'), now(), 7, 'merge test', 'y2');
+SELECT loyalty.merge_members(pg_temp.x('Merge slides', 'old'), pg_temp.x('Merge slides', 'new'), 'same person') AS moved;
+SELECT available, debt FROM loyalty.balance(pg_temp.x('Merge slides', 'new'));
 -- what cannot be merged
 SELECT * FROM pg_temp.refused($$SELECT loyalty.merge_members(pg_temp.m('fay'), pg_temp.m('fay'), 'x')$$);
 SELECT * FROM pg_temp.refused($$SELECT loyalty.merge_members(pg_temp.m('ann'), pg_temp.m('fay'), 'x')$$);

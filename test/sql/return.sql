@@ -95,6 +95,28 @@ SELECT number, amount, money, points_money, points_restored, points_taken, compl
 INSERT INTO loyalty.purchase_return (purchase_source, purchase_reference) VALUES ('return test', 'c1');
 SELECT number, amount, money, points_money, points_restored, points_taken, complete FROM loyalty.returned WHERE purchase_id = pg_temp.source('c1') ORDER BY 1;
 SELECT available, pending, debt FROM loyalty.balance(pg_temp.m('cid'));
+-- a purchase costs no less than what came back of it, void or not
+INSERT INTO loyalty.purchase (member_id, amount, source, reference) VALUES (pg_temp.m('cid'), 100, 'return test', 'v1');
+INSERT INTO loyalty.purchase_return (purchase_source, purchase_reference, amount) VALUES ('return test', 'v1', 60);
+UPDATE loyalty.purchase SET status = 'void' WHERE source = 'return test' AND reference = 'v1';
+SELECT state FROM pg_temp.refused($$UPDATE loyalty.purchase SET amount = 10 WHERE source = 'return test' AND reference = 'v1'$$);
+-- what a clamp forgave is not asked for again, and not given either
+SELECT loyalty.create_program('Return clamp', expiry => 'never', negative => 'clamp') > 0 AS made;
+CREATE FUNCTION pg_temp.k() RETURNS bigint LANGUAGE sql AS $$ SELECT loyalty.enroll((SELECT program_id FROM loyalty.program WHERE name = 'Return clamp'), 'kay', '2024-01-01') $$;
+SELECT loyalty.add_rule(program_id, 'base', 'purchase', 'base', 'purchase.amount') > 0 AS made FROM loyalty.program WHERE name = 'Return clamp';
+INSERT INTO loyalty.purchase (member_id, amount, source, reference) VALUES (pg_temp.k(), 93, 'return test', 'k1');
+SELECT redeemed FROM loyalty.redeem(pg_temp.k(), 50, 'r');
+UPDATE loyalty.purchase SET amount = 1 WHERE source = 'return test' AND reference = 'k1';
+SELECT available, debt FROM loyalty.balance(pg_temp.k());
+INSERT INTO loyalty.purchase (member_id, amount, source, reference) VALUES (pg_temp.k(), 10, 'return test', 'k2');
+UPDATE loyalty.purchase SET amount = 1 WHERE source = 'return test' AND reference = 'k1';
+UPDATE loyalty.purchase SET amount = 30 WHERE source = 'return test' AND reference = 'k1';
+SELECT available, debt FROM loyalty.balance(pg_temp.k());
+INSERT INTO loyalty.purchase_return (purchase_source, purchase_reference, amount) VALUES ('return test', 'k1', 4);
+SELECT available, debt FROM loyalty.balance(pg_temp.k());
+UPDATE loyalty.purchase SET amount = 97 WHERE source = 'return test' AND reference = 'k1';
+SELECT available, debt FROM loyalty.balance(pg_temp.k());
+SELECT kind, points, tally FROM loyalty.entry WHERE account_id = pg_temp.k() AND source_id = pg_temp.source('k1') ORDER BY seq;
 -- a guest's purchase comes back too, never more than was bought
 INSERT INTO loyalty.purchase (amount, source, reference) VALUES (10, 'return test', 'guest');
 INSERT INTO loyalty.purchase_return (purchase_source, purchase_reference, amount) VALUES ('return test', 'guest', 6);

@@ -46,7 +46,7 @@ SELECT seq, kind, points, description, available_from FROM loyalty.statement(pg_
 -- doing it again does nothing
 CALL loyalty.count_challenges(pg_temp.g('Challenges'));
 UPDATE loyalty.purchase SET store = 'x' WHERE source = 'challenge test';
-SELECT count(*) FROM loyalty.entry WHERE account_id = pg_temp.m('ann') AND kind = 'challenge';
+SELECT count(*) FROM loyalty.entry WHERE account_id = (SELECT pg_temp.m('ann')) AND kind = 'challenge';
 -- a return takes progress and bonus back to the point; a later purchase gives them again
 INSERT INTO loyalty.purchase_return (purchase_source, purchase_reference) VALUES ('challenge test', 'a1');
 SELECT * FROM pg_temp.progress('ann');
@@ -95,7 +95,7 @@ SELECT * FROM pg_temp.progress('cid') WHERE challenge = 'two weeks in a row';
 SELECT name, period_from, streak_so_far, times, points_given, open FROM loyalty.challenges(pg_temp.m('cid'), '2026-04-15') WHERE streak > 1;
 UPDATE loyalty.purchase SET status = 'void' WHERE source = 'challenge test' AND reference = 'late';
 SELECT * FROM pg_temp.progress('cid') WHERE challenge = 'two weeks in a row';
-SELECT sum(points) FROM loyalty.entry WHERE account_id = pg_temp.m('cid') AND kind = 'challenge';
+SELECT sum(points) FROM loyalty.entry WHERE account_id = (SELECT pg_temp.m('cid')) AND kind = 'challenge';
 SELECT * FROM loyalty.check();
 -- days, points, activities and their values, conditions on the member, joining
 SELECT loyalty.add_challenge(pg_temp.g('Challenges'), 'four days', 'days', 4, 40, 'month', active_from => '2026-04-01') > 0;
@@ -137,16 +137,16 @@ SELECT loyalty.merge_members(pg_temp.m('fay'), pg_temp.m('gil'), 'the same');
 INSERT INTO loyalty.purchase_return (purchase_source, purchase_reference) VALUES ('challenge test', 'f1');
 INSERT INTO loyalty.purchase_return (purchase_source, purchase_reference) SELECT 'challenge test', reference FROM loyalty.purchase WHERE source = 'challenge test' AND reference ~ '^(fay|gil)';
 SELECT * FROM pg_temp.progress('gil');
-SELECT sum(e.points) FROM loyalty.entry e JOIN loyalty.challenge_grant g ON g.grant_id = e.source_id WHERE g.member_id IN (pg_temp.m('fay'), pg_temp.m('gil'));
+SELECT sum(e.points) FROM loyalty.entry e JOIN loyalty.challenge_grant g ON g.grant_id = e.source_id WHERE g.member_id IN ((SELECT pg_temp.m('fay')), (SELECT pg_temp.m('gil')));
 SELECT * FROM loyalty.check();
 -- a household's member has its own progress, and the household the points; who is closed is given nothing more
 SELECT loyalty.join_household(pg_temp.m('eve'), loyalty.create_household(pg_temp.g('Challenges'), 'house')) > 0 AS brought;
 INSERT INTO loyalty.purchase (member_id, occurred_at, amount, source, reference) SELECT pg_temp.m('eve'), '2026-03-10', 70, 'challenge test', 'e' || n FROM generate_series(1, 3) n;
-SELECT e.points, e.reason, e.detail = jsonb_build_object('member', pg_temp.m('eve')) AS of_eve FROM loyalty.entry e WHERE e.account_id = pg_temp.m('house') AND e.kind = 'challenge' ORDER BY e.seq;
+SELECT e.points, e.reason, e.detail = jsonb_build_object('member', (SELECT pg_temp.m('eve'))) AS of_eve FROM loyalty.entry e WHERE e.account_id = (SELECT pg_temp.m('house')) AND e.kind = 'challenge' ORDER BY e.seq;
 SELECT loyalty.leave_household(pg_temp.m('eve'), 0);
 SELECT loyalty.close_member(pg_temp.m('eve'));
 INSERT INTO loyalty.purchase_return (purchase_source, purchase_reference) SELECT 'challenge test', 'e' || n FROM generate_series(1, 3) n;
-SELECT sum(e.points) FROM loyalty.entry e WHERE e.account_id = pg_temp.m('house') AND e.kind = 'challenge';
+SELECT sum(e.points) FROM loyalty.entry e WHERE e.account_id = (SELECT pg_temp.m('house')) AND e.kind = 'challenge';
 SELECT * FROM loyalty.check();
 -- points that were spent: the policy decides
 SELECT loyalty.create_program('Challenges forbid', currency => 'USD', expiry => 'never', negative => 'forbid', point_value => 0.01) > 0;
@@ -157,7 +157,7 @@ SELECT state, message FROM pg_temp.refused($$INSERT INTO loyalty.purchase_return
 -- moved to another time of its day nothing is posted, moved to another day it is given there first
 UPDATE loyalty.purchase SET occurred_at = '2026-02-01 13:00' WHERE source = 'challenge test' AND reference = 'h1';
 UPDATE loyalty.purchase SET occurred_at = '2026-02-02 13:00' WHERE source = 'challenge test' AND reference = 'h1';
-SELECT seq, kind, points, lots FROM loyalty.entry WHERE account_id = pg_temp.m('hal') ORDER BY seq;
+SELECT seq, kind, points, lots FROM loyalty.entry WHERE account_id = (SELECT pg_temp.m('hal')) ORDER BY seq;
 SELECT * FROM loyalty.check();
 -- a condition that raises: refuses the sale, or counts nothing where the programme says so
 SELECT loyalty.add_challenge(pg_temp.g('Challenges forbid'), 'raises', 'visits', 1, 1, condition => '1 / (purchase.amount - 13) > 0') > 0;
@@ -181,7 +181,7 @@ SELECT loyalty.add_rule(pg_temp.g('Challenges: Miles'), 'miles', 'purchase', 'ba
 SELECT loyalty.enroll(pg_temp.g('Challenges'), 'ida', '2025-01-01') > 0;
 INSERT INTO loyalty.purchase (member_id, occurred_at, amount, source, reference) SELECT pg_temp.m('ida'), '2026-04-07 12:00', 10, 'challenge test', 'i' || n FROM generate_series(1, 3) n;
 SELECT * FROM pg_temp.progress('ida');
-SELECT e.account_id = pg_temp.m('ida') AS own, e.kind, sum(e.points) FROM loyalty.entry e WHERE e.account_id IN (pg_temp.m('ida'), loyalty.wallet(pg_temp.m('ida'), 'Miles')) GROUP BY 1, 2 ORDER BY 1, 2;
+SELECT e.account_id = (SELECT pg_temp.m('ida')) AS own, e.kind, sum(e.points) FROM loyalty.entry e WHERE e.account_id IN ((SELECT pg_temp.m('ida')), loyalty.wallet((SELECT pg_temp.m('ida')), 'Miles')) GROUP BY 1, 2 ORDER BY 1, 2;
 INSERT INTO loyalty.purchase_return (purchase_source, purchase_reference) VALUES ('challenge test', 'i1');
 SELECT * FROM pg_temp.progress('ida');
 SELECT count(*) FROM loyalty.challenges(loyalty.wallet(pg_temp.m('ida'), 'Miles'));

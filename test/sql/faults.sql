@@ -27,14 +27,14 @@ SELECT r.* FROM unnest(ARRAY['NULL', 'ROW(1, NULL, now(), now(), ''{}'', NULL)']
 INSERT INTO loyalty.exchange_rate VALUES ('IDR', 'EUR', '2024-03-01', 0.00006);
 INSERT INTO loyalty.purchase (member_id, occurred_at, amount, currency, lines)
     SELECT pg_temp.m(n), '2024-03-01 12:00', 45000, 'IDR', loyalty.lines('[{"sku": "A", "amount": 15000}, {"sku": "B", "amount": 30000}]') FROM unnest(ARRAY['ann', 'bea']) n;
-SELECT e.points, (SELECT array_agg(l.points ORDER BY l.line) FROM loyalty.entry_line l WHERE (l.account_id, l.seq) = (e.account_id, e.seq)) FROM loyalty.entry e WHERE e.account_id IN (pg_temp.m('ann'), pg_temp.m('bea'));
+SELECT e.points, (SELECT array_agg(l.points ORDER BY l.line) FROM loyalty.entry_line l WHERE (l.account_id, l.seq) = (e.account_id, e.seq)) FROM loyalty.entry e WHERE e.account_id IN ((SELECT pg_temp.m('ann')), (SELECT pg_temp.m('bea')));
 -- a batch is taken in order of member and time, however large its rows are
 SELECT loyalty.add_rule(:f, 'number', 'purchase', 'bonus', 'purchase.number * purchase.amount') > 0;
 INSERT INTO loyalty.purchase (member_id, amount, occurred_at, attributes)
     SELECT pg_temp.m('cid'), g, timestamptz '2024-03-02' - make_interval(secs => g), jsonb_build_object('x', repeat('y', 280000)) FROM generate_series(1, 128) g;
 INSERT INTO loyalty.purchase (member_id, amount, occurred_at)
     SELECT pg_temp.m('dan'), g, timestamptz '2024-03-02' - make_interval(secs => g) FROM generate_series(1, 128) g;
-SELECT sum(points) FILTER (WHERE account_id = pg_temp.m('cid')) = sum(points) FILTER (WHERE account_id = pg_temp.m('dan')) AS equal FROM loyalty.entry;
+SELECT sum(points) FILTER (WHERE account_id = (SELECT pg_temp.m('cid'))) = sum(points) FILTER (WHERE account_id = (SELECT pg_temp.m('dan'))) AS equal FROM loyalty.entry;
 -- guests are checked as well
 SELECT * FROM pg_temp.refused($$INSERT INTO loyalty.purchase (purchase_id, amount) SELECT -g, g - 3 FROM generate_series(1, 5) g$$);
 -- the key of an open hold is taken, by whatever else; the hold is resolved as before
@@ -178,7 +178,7 @@ INSERT INTO loyalty.purchase (member_id, amount, source, reference) VALUES (pg_t
 SELECT loyalty.retire_rule(:h, 'raises', '-infinity'), loyalty.merge_members(pg_temp.m('ian'), pg_temp.m('joy'), 'same');
 SELECT loyalty.release_award(purchase_id) AS points FROM loyalty.purchase WHERE source = 'faults' AND reference = 'held';
 UPDATE loyalty.purchase SET amount = 6 WHERE source = 'faults' AND reference = 'held';
-SELECT e.account_id = pg_temp.m('joy') AS merged, e.kind, loyalty.spend(e.tally) AS spend FROM loyalty.entry e JOIN loyalty.purchase p ON p.purchase_id = e.source_id WHERE p.source = 'faults' AND p.reference = 'held' ORDER BY e.seq;
+SELECT e.account_id = (SELECT pg_temp.m('joy')) AS merged, e.kind, loyalty.spend(e.tally) AS spend FROM loyalty.entry e JOIN loyalty.purchase p ON p.purchase_id = e.source_id WHERE p.source = 'faults' AND p.reference = 'held' ORDER BY e.seq;
 -- partitions that leave an attached table
 CREATE TABLE faults.part (id integer, amount numeric) PARTITION BY RANGE (id);
 CREATE TABLE faults.part_1 PARTITION OF faults.part FOR VALUES FROM (1) TO (10);

@@ -84,7 +84,7 @@ INSERT INTO loyalty.purchase (member_id, occurred_at, amount, source, reference)
 CALL loyalty.close_expired();
 INSERT INTO loyalty.purchase_return (purchase_source, purchase_reference, amount) VALUES ('return test', 'd1', 30);
 INSERT INTO loyalty.purchase_return (purchase_source, purchase_reference) VALUES ('return test', 'd1');
-SELECT kind, points FROM loyalty.entry WHERE account_id = pg_temp.d() ORDER BY seq;
+SELECT kind, points FROM loyalty.entry WHERE account_id = (SELECT pg_temp.d()) ORDER BY seq;
 SELECT lots, tally FROM loyalty.account WHERE account_id = pg_temp.d();
 -- mixed tender: points to points, money to money
 SELECT loyalty.adjust(pg_temp.m('cid'), 1000, 'gift', 'g');
@@ -116,7 +116,7 @@ INSERT INTO loyalty.purchase_return (purchase_source, purchase_reference, amount
 SELECT available, debt FROM loyalty.balance(pg_temp.k());
 UPDATE loyalty.purchase SET amount = 97 WHERE source = 'return test' AND reference = 'k1';
 SELECT available, debt FROM loyalty.balance(pg_temp.k());
-SELECT kind, points, tally FROM loyalty.entry WHERE account_id = pg_temp.k() AND source_id = pg_temp.source('k1') ORDER BY seq;
+SELECT kind, points, tally FROM loyalty.entry WHERE account_id = (SELECT pg_temp.k()) AND source_id = pg_temp.source('k1') ORDER BY seq;
 -- a guest's purchase comes back too, never more than was bought
 INSERT INTO loyalty.purchase (amount, source, reference) VALUES (10, 'return test', 'guest');
 INSERT INTO loyalty.purchase_return (purchase_source, purchase_reference, amount) VALUES ('return test', 'guest', 6);

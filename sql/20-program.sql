@@ -7,7 +7,7 @@
 
 CREATE TABLE loyalty.program (
     program_id          integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    name                text NOT NULL UNIQUE CHECK (name <> ''),
+    name                text NOT NULL UNIQUE CHECK (name <> '' AND octet_length(name) <= 200),
     time_zone           text NOT NULL,
     currency            text NOT NULL CHECK (currency ~ '^[A-Z]{3}$'),
     points_name         text NOT NULL DEFAULT 'points',
@@ -48,7 +48,7 @@ CREATE TABLE loyalty.program (
     cashier_redemptions_max integer CHECK (cashier_redemptions_max >= 0),
     on_rule_error       text NOT NULL DEFAULT 'fail' CHECK (on_rule_error IN ('fail', 'hold')),
     wallet_of           integer,
-    wallet              text CHECK (wallet <> ''),
+    wallet              text CHECK (wallet <> '' AND octet_length(wallet) <= 200),
     created_at          timestamptz NOT NULL DEFAULT now(),
     UNIQUE (wallet_of, wallet),
     CONSTRAINT program_wallet_policy_check CHECK ((wallet_of IS NULL) = (wallet IS NULL) AND (wallet_of IS NULL OR (on_rule_error = 'fail' AND program_id < 40000))),
@@ -89,7 +89,7 @@ COMMENT ON COLUMN loyalty.program.on_rule_error IS 'A rule that raises: fail ref
 CREATE TABLE loyalty.tier (
     tier_id     integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     program_id  integer NOT NULL,
-    name        text NOT NULL CHECK (name <> ''),
+    name        text NOT NULL CHECK (name <> '' AND octet_length(name) <= 200),
     metric      text NOT NULL CHECK (metric IN ('points', 'spend', 'visits')),
     threshold   numeric NOT NULL CHECK (threshold >= 0 AND threshold < 1e14),
     multiplier  numeric NOT NULL DEFAULT 1 CHECK (multiplier >= 0 AND multiplier <= 1000),
@@ -107,7 +107,7 @@ COMMENT ON COLUMN loyalty.tier.multiplier IS 'Base points of a member in this ti
 
 CREATE TABLE loyalty.product (
     program_id  integer NOT NULL,
-    sku         text NOT NULL CHECK (sku <> ''),
+    sku         text NOT NULL CHECK (sku <> '' AND octet_length(sku) <= 500),
     name        text,
     category    text,
     brand       text,
@@ -124,7 +124,7 @@ COMMENT ON COLUMN loyalty.product.excluded IS 'Lines of this article earn nothin
 CREATE TABLE loyalty.rule (
     rule_id     integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     program_id  integer NOT NULL,
-    name        text NOT NULL CHECK (name <> ''),
+    name        text NOT NULL CHECK (name <> '' AND octet_length(name) <= 200),
     UNIQUE (program_id, name)
 );
 COMMENT ON TABLE loyalty.rule IS 'A rule by name; what it says stands in its versions';

@@ -105,7 +105,7 @@ CREATE TABLE loyalty.tier_change (
     changed_at  timestamptz NOT NULL,
     recorded_at timestamptz NOT NULL DEFAULT now(),
     until       date,
-    cause       text NOT NULL CHECK (cause IN ('earned', 'review', 'revoked', 'manual', 'imported', 'merged')),
+    cause       text NOT NULL CHECK (cause IN ('earned', 'review', 'revoked', 'manual', 'imported', 'merged', 'joined')),
     source_id   bigint,
     reason      text,
     PRIMARY KEY (account_id, number)

@@ -75,7 +75,7 @@ AS $$
         'SELECT n.member, n.reference, n.occurred_at, n.occurred_local, n.store, n.channel, n.currency, n.amount, n.tax, n.shipping, n.discount, n.paid_with_points, n.paid_with_gift_card, '
         'CASE WHEN n.qualifies THEN (SELECT jsonb_agg(jsonb_strip_nulls(jsonb_build_object(%s)) ORDER BY %I.tableoid, %I.ctid) FROM %s AS %I WHERE %I.%I = n.lines_of::%s) END AS lines, n.attributes, n.lines_of, n.qualifies '
         'FROM loyalty_header n',
-        (SELECT string_agg(format('%L, (%s)', e.key, e.value), ', ') FROM jsonb_each_text(a.lines_mapping) e),
+        (SELECT string_agg(format(E'%L, (%s\n)', e.key, e.value), ', ') FROM jsonb_each_text(a.lines_mapping) e),
         c.relname, c.relname, a.lines_relation, c.relname, c.relname, a.lines_key, loyalty.column_type(a.lines_relation, a.lines_key))
     FROM pg_class c WHERE c.oid = a.lines_relation
 $$;

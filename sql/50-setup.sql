@@ -83,14 +83,18 @@ BEGIN
     IF TG_OP <> 'UPDATE' THEN
         RAISE EXCEPTION 'programmes and tiers are kept for as long as the ledger' USING ERRCODE = 'LY004', HINT = 'Retire its rules to end a programme.';
     END IF;
+    IF NOT EXISTS (SELECT FROM pg_timezone_names z WHERE z.name = NEW.time_zone) THEN
+        RAISE EXCEPTION 'time zone "%" is not known', NEW.time_zone
+            USING ERRCODE = 'LY001', HINT = 'pg_timezone_names lists them; Europe/London is one.';
+    END IF;
     IF (NEW.program_id, NEW.currency, NEW.points_scale, NEW.wallet_of) IS DISTINCT FROM (OLD.program_id, OLD.currency, OLD.points_scale, OLD.wallet_of)
        AND EXISTS (SELECT FROM loyalty.account a WHERE a.program_id = OLD.program_id) THEN
         RAISE EXCEPTION 'the currency and the scale of programme "%" stay', OLD.name
             USING ERRCODE = 'LY004', DETAIL = 'They give what stands in the ledger its meaning.';
     END IF;
-    IF NOT EXISTS (SELECT FROM pg_timezone_names z WHERE z.name = NEW.time_zone) THEN
-        RAISE EXCEPTION 'time zone "%" is not known', NEW.time_zone
-            USING ERRCODE = 'LY001', HINT = 'pg_timezone_names lists them; Europe/London is one.';
+    IF NEW.time_zone <> OLD.time_zone AND EXISTS (SELECT FROM loyalty.account a WHERE a.program_id = OLD.program_id AND a.seq > 0) THEN
+        RAISE EXCEPTION 'the time zone of programme "%" stays', OLD.name
+            USING ERRCODE = 'LY004', DETAIL = 'It decided on which day each transaction in the ledger falls.';
     END IF;
     RETURN NEW;
 END

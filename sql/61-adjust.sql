@@ -16,10 +16,14 @@ BEGIN
     SELECT * INTO a FROM loyalty.account q WHERE q.account_id = member_id;
     SELECT * INTO e FROM loyalty.entry q
         WHERE q.account_id = ANY (ARRAY[a.account_id, a.household_id] || a.left_households) AND q.key = key LIMIT 1;
+    IF e.account_id IS NULL AND EXISTS (SELECT FROM loyalty.account q, unnest(q.holds) h
+            WHERE q.account_id = coalesce(a.household_id, a.account_id) AND h.key = key) THEN
+        RAISE EXCEPTION 'key "%" of member % is a hold', key, member_id USING ERRCODE = 'LY404', HINT = 'A key belongs to one operation for ever; take another.';
+    END IF;
     RETURN e;
 END
 $$;
-COMMENT ON FUNCTION loyalty.entry_of_key(bigint, text) IS 'Locks a member''s account; the entry that a key made there, in its household''s or in one that it left, NULL where it made none';
+COMMENT ON FUNCTION loyalty.entry_of_key(bigint, text) IS 'Locks a member''s account; the entry that a key made there, in its household''s or in one that it left, NULL where it made none; LY404 where it is an open hold''s';
 REVOKE ALL ON FUNCTION loyalty.entry_of_key(bigint, text) FROM PUBLIC;
 
 CREATE FUNCTION loyalty.posted_before(account_id bigint, key text, kind text, points bigint,
@@ -81,13 +85,27 @@ BEGIN
         RAISE EXCEPTION '% points cannot be posted', coalesce(points::text, 'NULL')
             USING ERRCODE = 'LY403', DETAIL = 'Expected a number other than 0, up to 10^15 either way.';
     END IF;
-    IF occurred_at IS NULL OR NOT isfinite(occurred_at) THEN
-        RAISE EXCEPTION 'occurred_at must be a finite time' USING ERRCODE = 'LY102';
+    IF occurred_at IS NULL OR occurred_at < '1900-01-01 00:00+00' OR occurred_at > now() + interval '1 day' THEN
+        RAISE EXCEPTION 'occurred_at is out of range'
+            USING ERRCODE = 'LY102', DETAIL = format('Expected a time from the year 1900 to one day from now; got %s.', coalesce(occurred_at::text, 'null'));
     END IF;
 END
 $$;
 COMMENT ON FUNCTION loyalty.check_points(bigint, text, timestamptz) IS 'Refuses points by hand without a reason, amount or time';
 REVOKE ALL ON FUNCTION loyalty.check_points(bigint, text, timestamptz) FROM PUBLIC;
+
+CREATE FUNCTION loyalty.check_sums(spend numeric, visits bigint) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF abs(coalesce(spend, 'NaN')) > 1e12 OR coalesce(visits, -1) NOT BETWEEN 0 AND 1000000000 THEN
+        RAISE EXCEPTION 'spend or visits are out of range'
+            USING ERRCODE = 'LY101', DETAIL = format('Expected at most 10^12 in money and 10^9 visits; got %s and %s.', coalesce(spend::text, 'null'), coalesce(visits::text, 'null'));
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION loyalty.check_sums(numeric, bigint) IS 'Refuses sums of another system that no member can have';
+REVOKE ALL ON FUNCTION loyalty.check_sums(numeric, bigint) FROM PUBLIC;
 
 CREATE FUNCTION loyalty.post_adjustment(member_id bigint, points bigint, reason text, key text DEFAULT NULL,
         occurred_at timestamptz DEFAULT NULL, expires_on date DEFAULT NULL) RETURNS bigint
@@ -153,6 +171,7 @@ DECLARE
     t loyalty.tally := loyalty.tally(NULL, spend, points, visits);
 BEGIN
     PERFORM loyalty.check_points(points, reason, at);
+    PERFORM loyalty.check_sums(spend, visits);
     IF points < 0 OR spend < 0 OR visits < 0 OR key IS NULL THEN
         RAISE EXCEPTION 'an opening balance is not negative and has a key' USING ERRCODE = 'LY403';
     END IF;
@@ -185,6 +204,7 @@ DECLARE
     t loyalty.tally;
 BEGIN
     PERFORM loyalty.check_points(points, reason, occurred_at);
+    PERFORM loyalty.check_sums(spend, visits);
     IF key IS NULL THEN
         RAISE EXCEPTION 'an imported entry needs the key that it had' USING ERRCODE = 'LY403',
             HINT = 'The key makes a second import of the same file harmless.';

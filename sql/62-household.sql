@@ -8,6 +8,12 @@ CREATE FUNCTION loyalty.account_of(member_id bigint) RETURNS bigint
 COMMENT ON FUNCTION loyalty.account_of(bigint) IS 'The account that a member earns into and spends from: its own or its household''s';
 REVOKE ALL ON FUNCTION loyalty.account_of(bigint) FROM PUBLIC;
 
+CREATE FUNCTION loyalty.same_member(member_id bigint) RETURNS bigint[]
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+    AS $$ SELECT ARRAY(SELECT same_member.member_id UNION ALL SELECT a.account_id FROM loyalty.account a WHERE a.merged_into = same_member.member_id) $$;
+COMMENT ON FUNCTION loyalty.same_member(bigint) IS 'A member and those who were merged into it';
+REVOKE ALL ON FUNCTION loyalty.same_member(bigint) FROM PUBLIC;
+
 CREATE FUNCTION loyalty.create_household(program_id integer, external_id text, joined_at timestamptz DEFAULT now()) RETURNS bigint
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$

@@ -125,8 +125,9 @@ CREATE FUNCTION loyalty.set_cashier_limit(program_id integer, cashier text, poin
 AS $$
 BEGIN
     PERFORM loyalty.require_program(program_id);
-    IF coalesce(cashier, '') = '' OR points_max < 0 OR redemptions_max < 0 THEN
-        RAISE EXCEPTION 'a cashier''s limit is not valid' USING ERRCODE = 'LY445', DETAIL = 'Expected a cashier''s name and numbers from zero, or NULL for no limit.';
+    cashier := btrim(cashier);
+    IF coalesce(cashier, '') = '' OR octet_length(cashier) > 200 OR points_max < 0 OR redemptions_max < 0 THEN
+        RAISE EXCEPTION 'a cashier''s limit is not valid' USING ERRCODE = 'LY445', DETAIL = 'Expected a cashier''s name of at most 200 bytes and numbers from zero, or NULL for no limit.';
     END IF;
     INSERT INTO loyalty.cashier_limit VALUES (program_id, cashier, points_max, redemptions_max)
         ON CONFLICT ON CONSTRAINT cashier_limit_pkey DO UPDATE
@@ -145,7 +146,8 @@ DECLARE
     redemptions_max integer;
     counted loyalty.cashier_day;
 BEGIN
-    IF coalesce(cashier, '') = '' THEN
+    cashier := btrim(cashier);
+    IF coalesce(cashier, '') = '' OR octet_length(cashier) > 200 THEN
         RAISE EXCEPTION 'who redeems must be named' USING ERRCODE = 'LY444', DETAIL = 'The programme limits what one cashier redeems in a day.',
             HINT = 'Pass cashier; a web shop is one too, and loyalty.set_cashier_limit may leave it without limits.';
     END IF;
@@ -193,15 +195,15 @@ AS $$
              CROSS JOIN LATERAL (
                  SELECT sum(x.points) AS points, count(*) AS n FROM (
                      SELECT -e.points AS points FROM loyalty.entry e JOIN loyalty.account a USING (account_id)
-                         WHERE a.program_id = d.program_id AND e.kind = 'redeem' AND e.detail -> 'request' ->> 'cashier' = d.cashier
+                         WHERE a.program_id = d.program_id AND e.kind = 'redeem' AND btrim(e.detail -> 'request' ->> 'cashier') = d.cashier
                                AND (e.occurred_at AT TIME ZONE p.time_zone)::date = d.day
                      UNION ALL
                      SELECT (e.detail ->> 'held')::bigint FROM loyalty.entry e JOIN loyalty.account a USING (account_id)
-                         WHERE a.program_id = d.program_id AND e.kind IN ('capture', 'release') AND e.detail -> 'request' ->> 'cashier' = d.cashier
+                         WHERE a.program_id = d.program_id AND e.kind IN ('capture', 'release') AND btrim(e.detail -> 'request' ->> 'cashier') = d.cashier
                                AND ((e.detail ->> 'held_at')::timestamptz AT TIME ZONE p.time_zone)::date = d.day
                      UNION ALL
                      SELECT (h.detail ->> 'held')::bigint FROM loyalty.account a CROSS JOIN LATERAL unnest(a.holds) h
-                         WHERE a.holds IS NOT NULL AND a.program_id = d.program_id AND h.detail -> 'request' ->> 'cashier' = d.cashier
+                         WHERE a.holds IS NOT NULL AND a.program_id = d.program_id AND btrim(h.detail -> 'request' ->> 'cashier') = d.cashier
                                AND (h.held_at AT TIME ZONE p.time_zone)::date = d.day) x) b
         WHERE d.points > coalesce(b.points, 0) OR d.redemptions > b.n
 $$;

@@ -108,6 +108,11 @@ BEGIN
         RAISE EXCEPTION 'a merge needs a reason' USING ERRCODE = 'LY402', HINT = 'Say why, for the member and the auditor.';
     END IF;
     PERFORM FROM loyalty.member m WHERE m.member_id IN (from_member, to_member) ORDER BY m.member_id FOR NO KEY UPDATE;
+    IF (SELECT count(*) FROM loyalty.member m WHERE m.member_id IN (from_member, to_member)) < (CASE WHEN from_member = to_member THEN 1 ELSE 2 END) THEN
+        RAISE EXCEPTION 'member % or member % does not exist', from_member, to_member USING ERRCODE = 'LY301', HINT = 'Wallets are merged with their members.';
+    END IF;
+    -- those that were merged into the first follow it; merged accounts are locked before all others
+    PERFORM FROM loyalty.account a WHERE a.account_id IN (from_member, to_member) OR a.merged_into = from_member ORDER BY a.merged_into IS NULL, a.account_id FOR NO KEY UPDATE;
     points := loyalty.post_merge(from_member, to_member, reason);
     PERFORM loyalty.post_merge(loyalty.wallet_account(w.program_id, from_member), loyalty.wallet_account(w.program_id, to_member), reason)
         FROM loyalty.program w JOIN loyalty.member m ON m.program_id = w.wallet_of AND m.member_id = from_member

@@ -405,6 +405,53 @@ REVOKE ALL ON FUNCTION loyalty.take_returns() FROM PUBLIC;
 CREATE TRIGGER take_returns AFTER INSERT ON loyalty.purchase_return
     REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION loyalty.take_returns();
 
+CREATE FUNCTION loyalty.pays(redemption_id bigint, member_id bigint) RETURNS boolean
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH person AS (
+        SELECT a.account_id, a.household_id, a.left_households, loyalty.same_member(coalesce(a.merged_into, a.account_id)) AS same
+        FROM loyalty.account a WHERE a.account_id = pays.member_id)
+    SELECT EXISTS (SELECT FROM person p JOIN loyalty.entry e ON e.source_id = pays.redemption_id AND e.kind IN ('redeem', 'capture')
+                   WHERE CASE WHEN e.account_id < 5000000000000000 THEN e.account_id ELSE (e.account_id - 5000000000000000) % 100000000000 END
+                       = ANY (p.same || p.household_id || p.left_households))
+        OR EXISTS (SELECT FROM person p JOIN loyalty.account h ON h.account_id IN (p.account_id, p.household_id) CROSS JOIN LATERAL unnest(h.holds) o
+                   WHERE o.hold_id = pays.redemption_id)
+        OR EXISTS (SELECT FROM loyalty.program g JOIN loyalty.member m ON m.program_id = g.wallet_of AND m.member_id = pays.member_id
+                       JOIN loyalty.account w ON w.account_id = loyalty.wallet_account(g.program_id, m.member_id) CROSS JOIN LATERAL unnest(w.holds) o
+                   WHERE o.hold_id = pays.redemption_id)
+$$;
+COMMENT ON FUNCTION loyalty.pays(bigint, bigint) IS 'Whether a redemption or an open hold is of a member, of its household or wallets, or of a member that was merged into it';
+REVOKE ALL ON FUNCTION loyalty.pays(bigint, bigint) FROM PUBLIC;
+
+CREATE FUNCTION loyalty.check_paid() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    other bigint := (SELECT p.purchase_id FROM loyalty.purchase p WHERE p.redemption_id = NEW.redemption_id AND p.purchase_id <> NEW.purchase_id AND p.status <> 'void' LIMIT 1);
+BEGIN
+    IF other IS NOT NULL THEN
+        RAISE EXCEPTION 'redemption % has paid for purchase % already', NEW.redemption_id, other
+            USING ERRCODE = 'LY118', HINT = 'Each purchase names a redemption of its own; what comes back of it goes back there.';
+    ELSIF NEW.member_id IS NULL OR NOT loyalty.pays(NEW.redemption_id, NEW.member_id) THEN
+        RAISE EXCEPTION 'redemption % does not pay for purchase %', NEW.redemption_id, NEW.purchase_id
+            USING ERRCODE = 'LY118', DETAIL = format('It is no redemption or open hold of %s.', coalesce('member ' || NEW.member_id, 'a guest')),
+                  HINT = 'redemption_id is what loyalty.redeem, hold or capture returned for the member who buys.';
+    END IF;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION loyalty.check_paid() IS 'Refuses a purchase that names another''s redemption, or one that paid for another purchase';
+REVOKE ALL ON FUNCTION loyalty.check_paid() FROM PUBLIC;
+
+-- deferred, so that but for a race check_paid is first to speak
+ALTER TABLE loyalty.purchase ADD CONSTRAINT purchase_redemption_key EXCLUDE (redemption_id WITH =) WHERE (redemption_id IS NOT NULL AND status <> 'void') DEFERRABLE INITIALLY DEFERRED;
+-- rows that are restored or replicated were checked where they came from
+CREATE TRIGGER check_paid AFTER INSERT ON loyalty.purchase
+    FOR EACH ROW WHEN (NEW.redemption_id IS NOT NULL AND NEW.status <> 'void' AND NEW.recorded_at = now()) EXECUTE FUNCTION loyalty.check_paid();
+CREATE TRIGGER check_paid_change AFTER UPDATE OF redemption_id, member_id, status ON loyalty.purchase
+    FOR EACH ROW WHEN (NEW.redemption_id IS NOT NULL AND NEW.status <> 'void' AND (NEW.redemption_id, NEW.member_id, NEW.status) IS DISTINCT FROM (OLD.redemption_id, OLD.member_id, OLD.status))
+    EXECUTE FUNCTION loyalty.check_paid();
+
 CREATE FUNCTION loyalty.keep_returned() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -416,10 +463,14 @@ BEGIN
         PERFORM loyalty.raise_return(NEW.purchase_id, 'LY114', format('%s of it came back%s; its amount cannot become %s.', back.amount, CASE WHEN back.complete THEN ', which was all' END, NEW.amount),
             'A purchase is not made less than what came back of it, and not changed once all of it came back.');
     END IF;
+    IF back.amount IS NOT NULL AND back.amount <> (SELECT s.amount FROM loyalty.returned_share(NEW.purchase_id, '{}', 0, 0) s) THEN
+        PERFORM loyalty.raise_return(NEW.purchase_id, 'LY114', format('%s was given back for lines of it, which would be worth something else.', back.amount),
+            'A line of which something came back keeps its price, and the order its share of discounts.');
+    END IF;
     RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION loyalty.keep_returned() IS 'Refuses to make a purchase less than what came back of it, or to change one that came back whole';
+COMMENT ON FUNCTION loyalty.keep_returned() IS 'Refuses to make a purchase less than what came back of it, to change one that came back whole, or the price of lines of which something did';
 REVOKE ALL ON FUNCTION loyalty.keep_returned() FROM PUBLIC;
 
 CREATE TRIGGER keep_returned AFTER UPDATE OF amount, lines ON loyalty.purchase

@@ -37,7 +37,7 @@ BEGIN
         INTO facts
         FROM loyalty.member m
              JOIN loyalty.program p USING (program_id)
-             JOIN loyalty.account a ON a.account_id = m.member_id
+             JOIN loyalty.account a ON a.account_id = loyalty.account_of(m.member_id)
              LEFT JOIN loyalty.tier t USING (tier_id)
              CROSS JOIN LATERAL (SELECT (now() AT TIME ZONE p.time_zone)::date AS today) d
         WHERE m.member_id = member_id;
@@ -176,7 +176,7 @@ REVOKE ALL ON FUNCTION loyalty.add_stock(bigint, bigint) FROM PUBLIC;
 CREATE TABLE loyalty.reward (
     reward_id   integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     program_id  integer NOT NULL,
-    name        text NOT NULL CHECK (name <> ''),
+    name        text NOT NULL CHECK (name <> '' AND octet_length(name) <= 200),
     kind        text NOT NULL CHECK (kind IN ('discount_amount', 'discount_percent', 'product', 'service', 'shipping', 'event',
                                               'donation', 'partner', 'status', 'badge', 'access')),
     points      bigint CHECK (points BETWEEN 0 AND 1000000000000),
@@ -559,18 +559,32 @@ $$;
 COMMENT ON FUNCTION loyalty.reward_obstacle(loyalty.reward, loyalty.member_facts, boolean) IS 'Why a member may not claim a reward whatever is left of it: SQLSTATE and sentence; NULL: nothing is in the way';
 REVOKE ALL ON FUNCTION loyalty.reward_obstacle(loyalty.reward, loyalty.member_facts, boolean) FROM PUBLIC;
 
+CREATE FUNCTION loyalty.claimed_so_far(reward_id integer, member_id bigint, period_on date) RETURNS integer
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce(sum(t.taken), 0)::integer FROM loyalty.reward_taken t
+    WHERE t.reward_id = claimed_so_far.reward_id AND t.member_id = ANY (loyalty.same_member(claimed_so_far.member_id)) AND t.period_on = claimed_so_far.period_on
+$$;
+COMMENT ON FUNCTION loyalty.claimed_so_far(integer, bigint, date) IS 'How many of a limited reward a member, and those who were merged into it, claimed in a period';
+REVOKE ALL ON FUNCTION loyalty.claimed_so_far(integer, bigint, date) FROM PUBLIC;
+
 CREATE FUNCTION loyalty.count_claimed(r loyalty.reward, member_id bigint, period_on date, quantity integer) RETURNS void
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_variable
+DECLARE
+    most integer;
 BEGIN
     IF r.member_limit IS NULL THEN
         RETURN;
     END IF;
+    -- those who were merged into the member claim nothing any more
+    most := r.member_limit - (SELECT coalesce(sum(t.taken), 0) FROM loyalty.reward_taken t
+        WHERE t.reward_id = r.reward_id AND t.member_id = ANY (loyalty.same_member(member_id)) AND t.member_id <> member_id AND t.period_on = period_on);
     -- the same row for every claim of a member: at REPEATABLE READ one of two raises 40001
-    IF quantity <= r.member_limit THEN
+    IF quantity <= most THEN
         INSERT INTO loyalty.reward_taken AS t (reward_id, member_id, period_on, taken) VALUES (r.reward_id, member_id, period_on, quantity)
-            ON CONFLICT ON CONSTRAINT reward_taken_pkey DO UPDATE SET taken = t.taken + excluded.taken WHERE t.taken + excluded.taken <= r.member_limit;
+            ON CONFLICT ON CONSTRAINT reward_taken_pkey DO UPDATE SET taken = t.taken + excluded.taken WHERE t.taken + excluded.taken <= most;
         IF FOUND THEN
             RETURN;
         END IF;
@@ -579,7 +593,7 @@ BEGIN
         USING ERRCODE = 'LY704',
               DETAIL = format('The limit is %s %s; %s were claimed before, %s more are asked for.', r.member_limit,
                   CASE r.limit_period WHEN 'ever' THEN 'in all' ELSE 'a ' || r.limit_period END,
-                  coalesce((SELECT t.taken FROM loyalty.reward_taken t WHERE t.reward_id = r.reward_id AND t.member_id = member_id AND t.period_on = period_on), 0), quantity);
+                  loyalty.claimed_so_far(r.reward_id, member_id, period_on), quantity);
 END
 $$;
 COMMENT ON FUNCTION loyalty.count_claimed(loyalty.reward, bigint, date, integer) IS 'Counts a claim against the member''s limit, or raises LY704';
@@ -809,8 +823,7 @@ BEGIN
         reward := r.name; kind := r.kind; category := r.category; description := r.description; points := r.points; value := r.value;
         currency := r.currency; sku := r.sku; partner := r.partner; terms := r.terms; valid_until := nullif(r.valid_until, 'infinity');
         stock_left := loyalty.stock_left(r.stock_id);
-        limit_left := r.member_limit - coalesce((SELECT t.taken FROM loyalty.reward_taken t WHERE t.reward_id = r.reward_id
-                          AND t.member_id = m.member_id AND t.period_on = loyalty.limit_period_on(r, now())), 0);
+        limit_left := r.member_limit - loyalty.claimed_so_far(r.reward_id, m.member_id, loyalty.limit_period_on(r, now()));
         SELECT x.code, x.why INTO obstacle, why FROM (VALUES
             (1, m.status = 'closed', 'LY302', 'The member is closed.'),
             (2, m.status = 'frozen', 'LY305', 'The member is frozen.'),
@@ -827,12 +840,6 @@ END
 $$;
 COMMENT ON FUNCTION loyalty.rewards_for(bigint) IS 'The rewards of a member''s programme: how many of each it can claim now for points, and where none, the SQLSTATE that claim would raise and why';
 REVOKE ALL ON FUNCTION loyalty.rewards_for(bigint) FROM PUBLIC;
-
-CREATE FUNCTION loyalty.same_member(member_id bigint) RETURNS bigint[]
-    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
-    AS $$ SELECT ARRAY(SELECT same_member.member_id UNION ALL SELECT a.account_id FROM loyalty.account a WHERE a.merged_into = same_member.member_id) $$;
-COMMENT ON FUNCTION loyalty.same_member(bigint) IS 'A member and those who were merged into it';
-REVOKE ALL ON FUNCTION loyalty.same_member(bigint) FROM PUBLIC;
 
 CREATE FUNCTION loyalty.distinctions(member_id bigint)
     RETURNS TABLE (kind text, reward text, description text, terms jsonb, quantity bigint, held_since timestamptz, held_until date)

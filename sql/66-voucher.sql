@@ -345,7 +345,7 @@ DECLARE
 BEGIN
     RETURN QUERY SELECT v.voucher_id, v.kind, v.value, v.currency, v.sku, v.terms, v.valid_from, v.valid_until, v.status,
             v.status = 'issued' AND m.status = 'active' AND today BETWEEN v.valid_from AND coalesce(v.valid_until, 'infinity')
-        FROM loyalty.voucher v WHERE v.member_id = m.member_id ORDER BY v.voucher_id;
+        FROM loyalty.voucher v WHERE v.member_id = ANY (loyalty.same_member(m.member_id)) ORDER BY v.voucher_id;
 END
 $$;
 COMMENT ON FUNCTION loyalty.vouchers(bigint) IS 'A member''s own vouchers, and which of them can be redeemed today; loyalty.voucher_token makes their tokens';
@@ -412,7 +412,7 @@ DECLARE
     today date := loyalty.local_day(v.program_id, now());
 BEGIN
     PERFORM loyalty.check_voucher_member(v.program_id, member_id);
-    IF v.member_id <> member_id OR (v.member_id IS NOT NULL AND member_id IS NULL) THEN
+    IF v.member_id <> ALL (loyalty.same_member(member_id)) OR (v.member_id IS NOT NULL AND member_id IS NULL) THEN
         RAISE EXCEPTION 'voucher % is another member''s', v.voucher_id
             USING ERRCODE = 'LY615', DETAIL = format('It belongs to a member, and the call names %s.', CASE WHEN member_id IS NULL THEN 'none' ELSE 'another one' END),
                   HINT = 'Name the member who redeems it.';
@@ -563,7 +563,7 @@ AS $$
         FROM loyalty.voucher v JOIN loyalty.program p USING (program_id)
         WHERE v.status = 'redeemed'
             AND ((v.redeemed_at AT TIME ZONE p.time_zone)::date NOT BETWEEN v.valid_from AND coalesce(v.valid_until, 'infinity')
-                 OR (v.member_id IS NOT NULL AND v.redeem_member_id IS DISTINCT FROM v.member_id))
+                 OR (v.member_id IS NOT NULL AND (v.redeem_member_id IS NULL OR v.member_id <> ALL (loyalty.same_member(v.redeem_member_id)))))
     UNION ALL
     SELECT 'a voucher belongs to a programme and to a member of it', v.member_id, format('voucher %s', v.voucher_id)
         FROM loyalty.voucher v

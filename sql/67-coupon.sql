@@ -19,7 +19,7 @@ REVOKE ALL ON FUNCTION loyalty.is_code(text) FROM PUBLIC;
 CREATE TABLE loyalty.coupon_pool (
     pool_id     integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     program_id  integer NOT NULL,
-    name        text NOT NULL CHECK (name <> ''),
+    name        text NOT NULL CHECK (name <> '' AND octet_length(name) <= 200),
     uses        text NOT NULL DEFAULT 'single' CHECK (uses IN ('single', 'multi')),
     reward_id   integer,
     kind        text CHECK (kind IN ('discount_amount', 'discount_percent', 'product', 'service', 'shipping', 'event', 'donation', 'partner')),
@@ -333,12 +333,14 @@ CREATE FUNCTION loyalty.count_issued(p loyalty.coupon_pool, member_id bigint, mo
 AS $$
 #variable_conflict use_variable
 BEGIN
+    most := most - (SELECT coalesce(sum(t.issued), 0) FROM loyalty.coupon_taken t
+        WHERE t.pool_id = p.pool_id AND t.member_id = ANY (loyalty.same_member(member_id)) AND t.member_id <> member_id);
     -- written even where nothing is limited: of two sessions with one member at REPEATABLE READ one raises 40001
     INSERT INTO loyalty.coupon_taken AS t (pool_id, member_id, issued) VALUES (p.pool_id, member_id, 1)
         ON CONFLICT ON CONSTRAINT coupon_taken_pkey DO UPDATE SET issued = t.issued + 1 WHERE t.issued < most OR most IS NULL;
-    IF NOT FOUND THEN
+    IF NOT FOUND OR most <= 0 THEN
         RAISE EXCEPTION 'member % has its codes of pool "%" already', member_id, p.name
-            USING ERRCODE = 'LY716', DETAIL = format('A member is issued %s.', most);
+            USING ERRCODE = 'LY716', DETAIL = format('A member is issued %s.', p.codes_per_member);
     END IF;
 END
 $$;
@@ -504,10 +506,13 @@ CREATE FUNCTION loyalty.count_used(p loyalty.coupon_pool, member_id bigint) RETU
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_variable
+DECLARE
+    most integer := p.max_per_member - (SELECT coalesce(sum(t.used), 0) FROM loyalty.coupon_taken t
+        WHERE t.pool_id = p.pool_id AND t.member_id = ANY (loyalty.same_member(member_id)) AND t.member_id <> member_id);
 BEGIN
     INSERT INTO loyalty.coupon_taken AS t (pool_id, member_id, used) VALUES (p.pool_id, member_id, 1)
-        ON CONFLICT ON CONSTRAINT coupon_taken_pkey DO UPDATE SET used = t.used + 1 WHERE t.used < p.max_per_member OR p.max_per_member IS NULL;
-    IF NOT FOUND THEN
+        ON CONFLICT ON CONSTRAINT coupon_taken_pkey DO UPDATE SET used = t.used + 1 WHERE t.used < most OR most IS NULL;
+    IF NOT FOUND OR most <= 0 THEN
         RAISE EXCEPTION 'member % may not use coupons of pool "%" any more', member_id, p.name
             USING ERRCODE = 'LY716', DETAIL = format('A member uses %s.', p.max_per_member);
     END IF;

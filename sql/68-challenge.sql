@@ -475,9 +475,9 @@ BEGIN
                   FULL JOIN (SELECT x.* FROM loyalty.challenge_grant x WHERE x.member_id = member_id AND x.challenge_id = c.challenge_id) g USING (period_from)
              WHERE t.reached_at IS DISTINCT FROM g.reached_at
              ORDER BY t.reached_at IS NULL, 1 LOOP
-        IF closed AND r.reached_at IS NOT NULL THEN
+        IF closed AND r.reached_at IS NOT NULL AND NOT coalesce(r.granted, false) THEN
             CONTINUE;
-        ELSIF r.granted AND (r.reached_at AT TIME ZONE zone)::date = (r.given_at AT TIME ZONE zone)::date THEN
+        ELSIF r.granted AND r.reached_at IS NOT NULL AND (closed OR (r.reached_at AT TIME ZONE zone)::date = (r.given_at AT TIME ZONE zone)::date) THEN
             UPDATE loyalty.challenge_grant x SET reached_at = r.reached_at
                 WHERE x.member_id = member_id AND x.challenge_id = c.challenge_id AND x.period_from = r.period_from;
         ELSE
@@ -578,7 +578,7 @@ DECLARE
         SELECT v.member_id FROM loyalty.activity v WHERE v.activity_id = ANY (sources) UNION
         SELECT i.member_id FROM loyalty.challenge_item i WHERE i.source_id = ANY (sources))));
 BEGIN
-    PERFORM FROM loyalty.account a WHERE a.account_id = ANY (people) ORDER BY a.account_id FOR NO KEY UPDATE;
+    PERFORM FROM loyalty.account a WHERE a.account_id = ANY (people) ORDER BY a.merged_into IS NULL, a.account_id FOR NO KEY UPDATE;
     RETURN people;
 END
 $$;
@@ -857,6 +857,9 @@ DECLARE
     person bigint := (SELECT coalesce(a.merged_into, a.account_id) FROM loyalty.account a WHERE a.account_id = m.member_id);
     persons bigint[] := loyalty.same_member(person);
 BEGIN
+    IF as_of IS NULL OR as_of NOT BETWEEN '1900-01-01 00:00+00' AND '9999-12-31 00:00+00' THEN
+        RAISE EXCEPTION 'as_of must be a time between the years 1900 and 9999' USING ERRCODE = 'LY102';
+    END IF;
     RETURN QUERY
     SELECT c.challenge_id, c.name, c.metric, c.period, d.first_day,
            least(c.active_until, c.retired_from, CASE WHEN c.period <> 'once' THEN loyalty.period_end(c.period, d.first_day)::timestamp AT TIME ZONE zone END),

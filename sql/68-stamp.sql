@@ -49,7 +49,7 @@ REVOKE ALL ON FUNCTION loyalty.stamp_restore(integer, loyalty.lots, loyalty.lots
 CREATE TABLE loyalty.stamp_card (
     card_id     integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     program_id  integer NOT NULL,
-    name        text NOT NULL CHECK (name <> ''),
+    name        text NOT NULL CHECK (name <> '' AND octet_length(name) <= 200),
     counts      text NOT NULL CHECK (counts IN ('units', 'visits', 'amount')),
     every       numeric NOT NULL CHECK (every > 0 AND every <= 1e9 AND every = round(every, 4)),
     reward_id   integer NOT NULL,
@@ -147,10 +147,27 @@ CREATE FUNCTION loyalty.stamp_history(program_id integer, since timestamptz) RET
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_variable
+DECLARE
+    tries integer := 0;
 BEGIN
-    -- purchases under way either see the card or are waited for
-    LOCK TABLE loyalty.purchase IN SHARE MODE;
-    PERFORM FROM loyalty.account a WHERE a.program_id = program_id ORDER BY a.account_id FOR NO KEY UPDATE;
+    -- purchases under way either see the card or are waited for; who has an account locked may be about to
+    -- insert one, so that nobody is waited for with the table locked
+    LOOP
+        BEGIN
+            LOCK TABLE loyalty.purchase IN SHARE MODE;
+            PERFORM FROM loyalty.account a
+                WHERE a.account_id IN (SELECT q.member_id FROM loyalty.purchase q JOIN loyalty.member m USING (member_id) WHERE m.program_id = program_id AND q.occurred_at >= since)
+                ORDER BY a.account_id FOR NO KEY UPDATE NOWAIT;
+            EXIT;
+        EXCEPTION WHEN lock_not_available THEN
+            tries := tries + 1;
+            IF tries = 100 THEN
+                RAISE EXCEPTION 'the members are too busy to stamp what is on file'
+                    USING ERRCODE = 'LY722', HINT = 'Add the card at a quieter time, or with valid_from now().';
+            END IF;
+        END;
+        PERFORM pg_sleep(0.02 * tries);
+    END LOOP;
     PERFORM loyalty.stamp_purchases(array_agg(q.purchase_id), true)
         FROM loyalty.purchase q JOIN loyalty.member m USING (member_id)
         WHERE m.program_id = program_id AND m.status <> 'closed' AND q.occurred_at >= since;

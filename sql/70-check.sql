@@ -38,7 +38,8 @@ AS $$
     SELECT 'a purchase was paid by a redemption that exists', p.member_id, format('purchase %s, redemption %s', p.purchase_id, p.redemption_id)
         FROM loyalty.purchase p
         WHERE p.redemption_id IS NOT NULL
-            AND NOT EXISTS (SELECT FROM loyalty.entry e WHERE e.source_id = p.redemption_id AND e.kind IN ('redeem', 'capture'))
+            AND NOT EXISTS (SELECT FROM loyalty.entry e WHERE e.source_id = p.redemption_id AND e.kind IN ('redeem', 'capture', 'release'))
+            AND p.redemption_id NOT IN (SELECT h.hold_id FROM loyalty.account a CROSS JOIN LATERAL unnest(a.holds) h WHERE a.holds IS NOT NULL)
     UNION ALL
     SELECT 'a merged account says into which', e.account_id, format('merged into %s', e.detail ->> 'to')
         FROM loyalty.entry e JOIN loyalty.account a USING (account_id)
@@ -251,7 +252,7 @@ AS $$
     SELECT * FROM loyalty.check_challenges()
     UNION ALL
     SELECT 'the engine''s triggers stand and are enabled', NULL, w.relation || '.' || w.trigger
-        FROM (VALUES ('purchase', 'award_insert'), ('purchase', 'award_update'), ('purchase', 'refuse_change'), ('purchase', 'refuse_key_change'), ('purchase', 'keep_returned'),
+        FROM (VALUES ('purchase', 'award_insert'), ('purchase', 'award_update'), ('purchase', 'refuse_change'), ('purchase', 'refuse_key_change'), ('purchase', 'keep_returned'), ('purchase', 'check_paid'), ('purchase', 'check_paid_change'),
                      ('activity', 'award_insert'), ('activity', 'award_update'), ('activity', 'refuse_change'), ('activity', 'refuse_key_change'),
                      ('purchase_return', 'take_returns'), ('purchase_return', 'refuse_change'), ('returned', 'refuse_change'),
                      ('entry', 'refuse_change'), ('tier_change', 'refuse_change'), ('account', 'refuse_change'), ('household_member', 'refuse_change'), ('held_award', 'refuse_change'),

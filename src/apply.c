@@ -97,7 +97,8 @@ AwardAccount(Ledger *ledger, const Event *event)
 {
 	Account    *member = LedgerAccount(ledger, event->member_id);
 
-	if (member == NULL)
+	/* a wallet earns with its member, never alone */
+	if (member == NULL || event->member_id >= FIRST_WALLET)
 		ereport(ERROR,
 				(errcode(ERRCODE_LY_UNKNOWN_MEMBER),
 				 errmsg("member " INT64_FORMAT " does not exist", event->member_id),
@@ -225,6 +226,24 @@ post_award(Ledger *ledger, const Program *program, Account *account, const Event
 	AwardPromote(ledger, program, account, event->source_id);
 }
 
+/* Tell an error of a rule from one of the server or of a transaction that is to be tried again. */
+static bool
+is_of_rule(int sqlerrcode)
+{
+	switch (ERRCODE_TO_CATEGORY(sqlerrcode))
+	{
+		case ERRCODE_OPERATOR_INTERVENTION:
+		case ERRCODE_INSUFFICIENT_RESOURCES:
+		case ERRCODE_TRANSACTION_ROLLBACK:
+		case ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE:
+		case ERRCODE_SYSTEM_ERROR:
+		case ERRCODE_INTERNAL_ERROR:
+			return false;
+		default:
+			return true;
+	}
+}
+
 /*
  * Decide where a rule that raises must not fail the sale: the decision runs in
  * a subtransaction, and an error in it parks the award; false where it did.
@@ -255,7 +274,7 @@ decide_or_hold(Ledger *ledger, Program *program, const Account *account, Event *
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(context);
 		CurrentResourceOwner = owner;
-		if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION)
+		if (!is_of_rule(error->sqlerrcode))
 			ReThrowError(error);
 		LedgerHold(ledger, event->source_id, account->account_id, error->message,
 				   error->context);

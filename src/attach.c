@@ -26,6 +26,7 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
+#include "utils/snapmgr.h"
 #include "utils/syscache.h"
 #include "utils/tuplestore.h"
 #include "utils/typcache.h"
@@ -147,6 +148,8 @@ read_registry(Attachment *attachment, bool returns, Datum *mapping)
 	MemoryContext old;
 	char	   *key;
 
+	/* what is cached outlives the transaction, whose own snapshot may be an old one */
+	PushActiveSnapshot(GetLatestSnapshot());
 	if (SPI_execute_with_args("SELECT a.kind, a.program_id, a.source, a.mapping, a.qualifies,"
 							  " loyalty.lines_query(a), loyalty.header_query(a), a.lines_key,"
 							  " a.lines_relation IN ($1, r.root), $1::pg_catalog.regclass::pg_catalog.text,"
@@ -155,8 +158,9 @@ read_registry(Attachment *attachment, bool returns, Datum *mapping)
 							  " FROM loyalty.attachment a, (SELECT coalesce(pg_catalog.pg_partition_root($1)::pg_catalog.oid, $1)) AS r (root)"
 							  " WHERE (a.relation IN ($1, r.root) OR a.lines_relation IN ($1, r.root))"
 							  " AND (a.kind = 'return') = $2",
-							  2, types, values, NULL, false, 1) != SPI_OK_SELECT)
+							  2, types, values, NULL, true, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not read the registry of attached tables");
+	PopActiveSnapshot();
 	if (SPI_processed == 0)
 		return false;
 	attachment->kind = attached_kind(registry_text(attachment, 1));

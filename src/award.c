@@ -174,6 +174,23 @@ lock_wallets(Batch *batch, Ledger *ledger, const Posted *posted, int nposted)
 	LedgerLockWallets(ledger, ids, n);
 }
 
+/*
+ * The account of a member in a wallet.  The configuration is the newest there
+ * is; a transaction with an older snapshot may know a wallet that it cannot open.
+ */
+static Account *
+wallet_account(Ledger *ledger, const Program *wallet, int64 member_id)
+{
+	Account    *account = LedgerAccount(ledger, WalletAccount(wallet->program_id, member_id));
+
+	if (account == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("a wallet was added meanwhile"),
+				 errhint("Try again.")));
+	return account;
+}
+
 /* Award an event to its member's wallets; first, so that their rules know the history before it. */
 static void
 award_wallets(Batch *batch, Ledger *ledger, const Account *account, Event *event)
@@ -183,7 +200,7 @@ award_wallets(Batch *batch, Ledger *ledger, const Account *account, Event *event
 	for (int w = 0; program != NULL && w < program->nwallets; w++)
 	{
 		Program    *wallet = pin_program(&batch->pins, program->wallet[w]);
-		Account    *into = LedgerAccount(ledger, WalletAccount(wallet->program_id, event->member_id));
+		Account    *into = wallet_account(ledger, wallet, event->member_id);
 		AwardOutcome outcome;
 
 		AwardPost(ledger, wallet, into, account, event, &outcome);
@@ -270,7 +287,7 @@ award_missing_wallets(Batch *batch, Ledger *ledger, Event *event, const Posted *
 	for (int w = 0; program != NULL && w < program->nwallets; w++)
 	{
 		Program    *wallet = pin_program(&batch->pins, program->wallet[w]);
-		Account    *into = LedgerAccount(ledger, WalletAccount(wallet->program_id, event->member_id));
+		Account    *into = wallet_account(ledger, wallet, event->member_id);
 
 		/* what was there before the wallet stays without it */
 		if (event->recorded_at >= wallet->created_at && !was_posted_to(into, posted, n))
@@ -350,7 +367,7 @@ correct_chunk(Batch *batch, Ledger *ledger)
 	for (int i = 0; i < batch->nevents; i++)
 		sources[i] = batch->event[i]->source_id;
 	nposted = LedgerPosted(ledger, sources, batch->nevents, &posted);
-	ids = palloc(sizeof(int64) * (batch->nevents + nposted));
+	ids = palloc(sizeof(int64) * (batch->nevents + 2 * nposted));
 	for (int i = 0; i < batch->nevents; i++)
 	{
 		if (batch->event[i]->has_member)
@@ -358,8 +375,12 @@ correct_chunk(Batch *batch, Ledger *ledger)
 	}
 	for (int i = 0; i < nposted; i++)
 	{
-		if (posted[i].account_id != 0 && posted[i].account_id < FIRST_WALLET)
-			ids[n++] = posted[i].account_id;
+		if (posted[i].account_id == 0 || posted[i].account_id >= FIRST_WALLET)
+			continue;
+		ids[n++] = posted[i].account_id;
+		/* challenges will ask for the member whose it was, which comes before its household */
+		if (posted[i].member_id != 0)
+			ids[n++] = WalletMember(posted[i].member_id);
 	}
 	if (n > 0)
 		LedgerLock(ledger, ids, n);

@@ -234,7 +234,8 @@ post_difference(Ledger *ledger, Program *program, Account *account, const Event 
 	}
 	difference_lots(ledger, program, account, event, posted, owed_points(posted, after), &lots);
 	TallyRaise(tallyset_subtract(&tally, &posted->tally));
-	if (lots.n == 0 && tally.n == 0 && posting.key == NULL)
+	if (lots.n == 0 && tally.n == 0 && posting.key == NULL &&
+		(posting.detail == (Datum) 0 || posted->member_id == event->member_id))
 		return 0;
 	LotsRaise(lotset_total(&lots, &after));
 	posting.lots = &lots;

@@ -555,20 +555,30 @@ apply_all_multipliers(Work *work, const ProgramTier *tier)
 	}
 }
 
-/* The best multiplier that covers a line (-1: the order alone); NULL where there is none. */
+/* The better of two multipliers, either of which may be NULL: the greater, then the first. */
 static const Firing *
-best_multiplier(const Work *work, int line)
+better(const Firing *a, const Firing *b)
 {
-	const Firing *best = NULL;
+	int			order;
+
+	if (a == NULL || b == NULL)
+		return a == NULL ? b : a;
+	order = compare(a->value, b->value);
+	return order > 0 || (order == 0 && a < b) ? a : b;
+}
+
+/* The best multiplier of each line alone, NULL where there is none, and at -1 that of the order, which covers all lines. */
+static const Firing **
+best_multipliers(const Work *work)
+{
+	const Firing **best = (const Firing **) palloc0(sizeof(Firing *) * (work->event->nlines + 1)) + 1;
 
 	for (int i = 0; i < work->nfirings; i++)
 	{
 		const Firing *firing = &work->firing[i];
 
-		if (!multiplies(work, firing) || (firing->line >= 0 && firing->line != line))
-			continue;
-		if (best == NULL || compare(firing->value, best->value) > 0)
-			best = firing;
+		if (multiplies(work, firing))
+			best[firing->line] = better(best[firing->line], firing);
 	}
 	return best;
 }
@@ -577,10 +587,12 @@ best_multiplier(const Work *work, int line)
 static void
 apply_best_multiplier(Work *work, const ProgramTier *tier)
 {
+	const Firing **bests = best_multipliers(work);
+
 	for (int line = -1; line < work->event->nlines; line++)
 	{
 		Numeric    *sum = line < 0 ? &work->order : &work->line[line];
-		const Firing *best = best_multiplier(work, line);
+		const Firing *best = better(bests[-1], bests[line]);
 
 		if (tier != NULL && (best == NULL || compare(tier->multiplier, best->value) >= 0))
 			multiply_sum(work, sum, tier->multiplier, -1);

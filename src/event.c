@@ -198,10 +198,10 @@ static void
 check_time(const Event *event)
 {
 	static const TimestampTz earliest = -(INT64CONST(100) * 36525 * USECS_PER_DAY / 100);
-	TimestampTz latest = event->recorded_at + MAX_EARLY_DAYS * USECS_PER_DAY;
 
 	if (TIMESTAMP_NOT_FINITE(event->recorded_at) || TIMESTAMP_NOT_FINITE(event->occurred_at) ||
-		event->occurred_at < earliest || event->occurred_at > latest)
+		event->occurred_at < earliest ||
+		event->occurred_at - MAX_EARLY_DAYS * USECS_PER_DAY > event->recorded_at)
 		ereport(ERROR,
 				(errcode(ERRCODE_LY_INVALID_TIME),
 				 errmsg("occurred_at of transaction " INT64_FORMAT " is out of range",

@@ -133,7 +133,7 @@ typedef enum PlanName
 static const char *const plan_sql[PLAN_COUNT] = {
 	[PLAN_LOCK_ONE] = ACCOUNT_SELECT " WHERE account_id = $1 FOR NO KEY UPDATE",
 	[PLAN_LOCK_MANY] = ACCOUNT_SELECT " WHERE account_id = ANY ($1)"
-	" ORDER BY account_id FOR NO KEY UPDATE",
+	" ORDER BY merged_into IS NULL, account_id FOR NO KEY UPDATE",
 	[PLAN_READ_ONE] = ACCOUNT_SELECT " WHERE account_id = $1",
 	[PLAN_MEMBERS] = "SELECT member_id, external_id, birthday, staff, attributes"
 	" FROM loyalty.member WHERE member_id = ANY ($1)",
@@ -522,7 +522,14 @@ compare_accounts(const void *a, const void *b)
 	return compare_ids(&((const Account *) a)->account_id, &((const Account *) b)->account_id);
 }
 
-/* Lock accounts in ascending order and add them to the ledger; ids are sorted in place. */
+static void sort_accounts(Ledger *ledger);
+
+/*
+ * Lock accounts in ascending order and add them to the ledger; ids are sorted in place.
+ *
+ * Those that were merged into others come before all that were not: whoever
+ * begins with one finds out under its lock that it needs the other.
+ */
 static void
 lock_accounts(Ledger *ledger, int64 *account_ids, int n)
 {
@@ -549,6 +556,8 @@ lock_accounts(Ledger *ledger, int64 *account_ids, int n)
 	}
 	pfree(ids);
 	add_accounts(ledger);
+	if (distinct > 1)
+		sort_accounts(ledger);
 }
 
 /* The households of the ledger's members that it does not have yet. */
@@ -1120,14 +1129,16 @@ LedgerLockedPosted(Ledger *ledger, int64 *source_ids, int n, Posted **posted)
 	return count;
 }
 
-/* Lock every account to which something was posted for sources, and read what was. */
+/* Lock every account to which something was posted for sources, and a member (0: none) whose they are now; read what was. */
 int
-LedgerLockPosted(Ledger *ledger, int64 *source_ids, int n, Posted **posted)
+LedgerLockPosted(Ledger *ledger, int64 *source_ids, int n, int64 member_id, Posted **posted)
 {
 	int			count = LedgerPosted(ledger, source_ids, n, posted);
-	int64	   *ids = palloc(sizeof(int64) * Max(count, 1));
+	int64	   *ids = palloc(sizeof(int64) * (count + 1));
 	int			nids = 0;
 
+	if (member_id != 0)
+		ids[nids++] = member_id;
 	for (int i = 0; i < count; i++)
 	{
 		if ((*posted)[i].account_id != 0)

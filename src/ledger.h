@@ -147,7 +147,7 @@ extern void LedgerMerge(Ledger *ledger, int64 account_id, int64 into);
 extern void LedgerJoin(Ledger *ledger, const Account *member, int64 household_id, const char *reason);
 extern void LedgerLeave(Ledger *ledger, const Account *member, const char *reason);
 extern void LedgerBlock(Ledger *ledger, const Account *member, bool blocked);
-extern int	LedgerLockPosted(Ledger *ledger, int64 *source_ids, int n, Posted **posted);
+extern int	LedgerLockPosted(Ledger *ledger, int64 *source_ids, int n, int64 member_id, Posted **posted);
 extern int	LedgerLockedPosted(Ledger *ledger, int64 *source_ids, int n, Posted **posted);
 extern int	LedgerClosings(Ledger *ledger, int64 account_id, Closing **closings);
 extern void LedgerExpired(Ledger *ledger, int64 account_id, LotSet *lots);

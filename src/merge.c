@@ -11,6 +11,9 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "utils/builtins.h"
+#include "utils/date.h"
+#include "utils/jsonb.h"
+#include "utils/numeric.h"
 #include "utils/snapmgr.h"
 
 #include "award.h"
@@ -57,6 +60,13 @@ locked_account(Ledger *ledger, int64 member_id)
  * Merge
  * ------------------------------------------------------------------------ */
 
+/* Tell whether an account is a household's. */
+static bool
+is_household(const Account *account)
+{
+	return account->account_id >= FIRST_HOUSEHOLD && account->account_id < FIRST_WALLET;
+}
+
 /* Demand that one member may be merged into another. */
 static void
 check_merge(const Account *from, const Account *to)
@@ -73,6 +83,8 @@ check_merge(const Account *from, const Account *to)
 		problem = "The second is closed.";
 	else if (from->nholds > 0)
 		problem = "The first has points on hold.";
+	else if (is_household(from) || is_household(to))
+		problem = "One of them is a household; its members may leave it and join another.";
 	else if (from->household_id != 0 || to->household_id != 0)
 		problem = "One of them shares the account of a household, which it must leave first.";
 	if (problem != NULL)
@@ -291,6 +303,27 @@ check_room(const Program *program, const Account *member, const Account *househo
 								 program->household_max));
 }
 
+/* Let a tier go with the history that earned it, unless it was given by hand for a time. */
+static void
+leave_tier(Ledger *ledger, const Program *program, Account *member)
+{
+	int32		today = ProgramDay(program, LedgerNow(ledger));
+	int32		joined_on = ProgramDay(program, member->joined_at);
+	int			earned;
+
+	if (member->tier_pinned >= today)
+		return;
+	TallyRaise(tier_earned(&program->tier_policy, program->tier, program->ntiers, &member->tally,
+						   joined_on, today, &earned));
+	if (earned >= ProgramTierIndex(program, member->tier_id))
+		return;
+	LedgerSetTier(ledger, member, earned == NO_TIER ? 0 : program->tier[earned].tier_id,
+				  LedgerNow(ledger),
+				  earned == NO_TIER ? DATEVAL_NOEND :
+				  tier_good_until(&program->tier_policy, joined_on, today),
+				  "joined", 0, NULL);
+}
+
 PG_FUNCTION_INFO_V1(loyalty_join_household);
 
 /* join_household(member_id, household_id, reason): share its account; the points moved there. */
@@ -320,6 +353,7 @@ loyalty_join_household(PG_FUNCTION_ARGS)
 		check_join(member, household);
 		check_room(program, member, household);
 		points = move_account(ledger, program, member, household, "join", reason);
+		leave_tier(ledger, program, member);
 		ProgramUnpin(program);
 		LedgerFlush(ledger);
 		LedgerJoin(ledger, member, household_id, reason);
@@ -327,6 +361,23 @@ loyalty_join_household(PG_FUNCTION_ARGS)
 	LedgerClose(ledger);
 	SPI_finish();
 	PG_RETURN_INT64(points);
+}
+
+/* Demand that a member who leaves has no points of the household on hold. */
+static void
+check_leave(const Account *household, int64 member_id)
+{
+	for (int i = 0; i < household->nholds; i++)
+	{
+		Datum		whose = DetailMember(household->hold[i].detail, "member");
+
+		if (whose == (Datum) 0 ||
+			DatumGetInt64(DirectFunctionCall1(numeric_int8, DirectFunctionCall1(jsonb_numeric, whose))) != member_id)
+			continue;
+		raise_household(member_id, household->account_id, "leave",
+						psprintf("It has points on hold there, with key \"%s\", to be captured or released first.",
+								 household->hold[i].key));
+	}
 }
 
 /* Let a leaving member take points along, those that die soonest first. */
@@ -396,6 +447,7 @@ loyalty_leave_household(PG_FUNCTION_ARGS)
 	household = LedgerHome(ledger, member);
 	program = ProgramPin(member->program_id);
 	HoldsSettle(ledger, program, household);
+	check_leave(household, member_id);
 	if (points > 0)
 		take_along(ledger, program, household, member, points, reason);
 	ProgramUnpin(program);

@@ -678,7 +678,7 @@ loyalty_release_pending(PG_FUNCTION_ARGS)
 
 	SPI_connect();
 	ledger = LedgerOpen();
-	n = LedgerLockPosted(ledger, &source_id, 1, &posted);
+	n = LedgerLockPosted(ledger, &source_id, 1, 0, &posted);
 	for (int i = 0; i < n; i++)
 	{
 		Account    *account = LedgerAccount(ledger, posted[i].account_id);

@@ -20,6 +20,7 @@
 #include "program.h"
 
 #define MAX_PRODUCTS_CACHED 200000
+#define MAX_PRODUCT_BYTES (64 * 1024 * 1024)
 #define FIRST_PRODUCT_SLOTS 1024
 
 /* Articles by programme and sku, known ones and unknown ones */
@@ -201,7 +202,8 @@ ProductFind(int32 program_id, Datum *skus, int n, const Product **found)
 	int			nmissing = 0;
 
 	if (product_slots == NULL || products_generation != ProgramGeneration() ||
-		products_cached > MAX_PRODUCTS_CACHED)
+		products_cached > MAX_PRODUCTS_CACHED ||
+		MemoryContextMemAllocated(products_context, true) > MAX_PRODUCT_BYTES)
 		reset_products();
 	for (int i = 0; i < n; i++)
 	{

@@ -53,8 +53,7 @@ typedef struct RuleBucket
 
 static Program *programs[64];	/* newest snapshot of each programme seen */
 static int	nprograms = 0;
-static Program *orphans[64];	/* dropped from the cache while somebody used them */
-static int	norphans = 0;
+static Program *orphans = NULL; /* dropped from the cache while somebody used them */
 static Oid	watched[8];			/* the configuration tables */
 static int	nwatched = 0;
 static uint64 generation = 0;	/* of the configuration */
@@ -98,8 +97,13 @@ on_transaction_end(XactEvent event, void *arg)
 		return;
 	for (int i = 0; i < nprograms; i++)
 		programs[i]->pins = 0;
-	while (norphans > 0)
-		ProgramFree(orphans[--norphans]);
+	while (orphans != NULL)
+	{
+		Program    *program = orphans;
+
+		orphans = program->next_orphan;
+		ProgramFree(program);
+	}
 }
 
 /* Register the callbacks of this library. */
@@ -922,8 +926,11 @@ forget_program(int position)
 	programs[position] = programs[--nprograms];
 	if (program->pins == 0)
 		ProgramFree(program);
-	else if (norphans < (int) lengthof(orphans))
-		orphans[norphans++] = program;
+	else
+	{
+		program->next_orphan = orphans;
+		orphans = program;
+	}
 }
 
 /* Get the current snapshot of a programme and keep it until ProgramUnpin. */

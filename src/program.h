@@ -158,6 +158,7 @@ typedef struct Program
 
 	int			pins;
 	bool		stale;
+	struct Program *next_orphan;
 } Program;
 
 extern void ProgramInit(void);

@@ -151,8 +151,8 @@ locked_account(Ledger *ledger, int64 member_id)
 /*
  * Go on with the account that the member's was merged into.
  *
- * It is locked after the member's own, whatever their order: only operations on
- * merged members hold the one while they wait for the other.
+ * Merged accounts are locked before all others, so that it comes after the
+ * member's own whatever their numbers are.
  */
 static Account *
 follow_merge(const Operation *op, int64 other_id)
@@ -185,17 +185,23 @@ is_held(const Operation *op, const char *key)
 		HoldFind(op->account, key) != NULL;
 }
 
-/* Begin an operation: lock the accounts, pin the programme, look the key up. */
+/* Open the ledger for an operation. */
 static void
-begin_operation(Operation *op, int64 member_id, int64 other_id, const char *key)
+open_operation(Operation *op, const char *key)
 {
-	int64		ids[2] = {member_id, other_id};
-	Account    *own;
-
 	SPI_connect();
 	op->ledger = LedgerOpen();
 	op->key = key;
-	LedgerLock(op->ledger, ids, other_id == 0 ? 1 : 2);
+}
+
+/* Lock the accounts of an operation, the member's first of ids; pin the programme, look the key up. */
+static void
+lock_operation(Operation *op, int64 *ids, int n, int64 other_id)
+{
+	int64		member_id = ids[0];
+	Account    *own;
+
+	LedgerLock(op->ledger, ids, n);
 	own = locked_account(op->ledger, member_id);
 	op->member = *own;
 	op->member_id = member_id;
@@ -204,7 +210,42 @@ begin_operation(Operation *op, int64 member_id, int64 other_id, const char *key)
 	op->account = LedgerHome(op->ledger, own);
 	op->program = ProgramPin(op->account->program_id);
 	op->today = ProgramDay(op->program, LedgerNow(op->ledger));
-	op->replayed = !is_held(op, key) && find_key(op, key, &op->first);
+	op->replayed = !is_held(op, op->key) && find_key(op, op->key, &op->first);
+}
+
+/* Begin an operation of a member, with another or with none (0). */
+static void
+begin_operation(Operation *op, int64 member_id, int64 other_id, const char *key)
+{
+	int64		ids[2] = {member_id, other_id};
+
+	open_operation(op, key);
+	lock_operation(op, ids, other_id == 0 ? 1 : 2, other_id);
+}
+
+/*
+ * Begin to undo a redemption.  What a household spent goes back to it, also by
+ * a member who left it: all that is concerned is locked in one order.
+ */
+static void
+begin_undo(Operation *op, int64 member_id, const char *redemption_key, const char *key)
+{
+	int64		ids[3] = {member_id, 0, 0};
+	int			n = 1;
+	int64		id = member_id;
+	Account    *member;
+	KeyedEntry	redemption;
+
+	open_operation(op, key);
+	if (LedgerLockMembers(op->ledger, &id, 1, &member) == 1 && member->left_households != NULL)
+	{
+		if (member->household_id != 0)
+			ids[n++] = member->household_id;
+		if (LedgerFindKey(op->ledger, member, redemption_key, &redemption) &&
+			redemption.account_id != member_id)
+			ids[n++] = redemption.account_id;
+	}
+	lock_operation(op, ids, n, 0);
 }
 
 /* End an operation: write what is queued. */
@@ -233,6 +274,18 @@ raise_key_reused(const Operation *op, Datum asked)
 					   op->first.seq, op->first.kind, SealedDetail(op->first.detail, &length),
 					   SealedDetail(asked, &length)),
 			 errhint("A key belongs to one operation for ever; take another.")));
+}
+
+/* Refuse a new operation the key of an open hold. */
+static void
+refuse_held_key(const Operation *op)
+{
+	if (HoldFind(op->account, op->key) != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_LY_KEY_REUSED),
+				 errmsg("key \"%s\" of member " INT64_FORMAT " is a hold", op->key,
+						op->account->account_id),
+				 errhint("loyalty.capture redeems a hold; anything else takes a key of its own.")));
 }
 
 /* Demand that the key's first use was of this kind and asked for the same. */
@@ -674,14 +727,8 @@ loyalty_redeem(PG_FUNCTION_ARGS)
 	begin_operation(&op, member_argument(fcinfo, 0), 0, key);
 	read_request(&op, fcinfo, "redeem", 3, &request);
 	redeemed.currency = op.program->currency;
-	if (op.replayed || HoldFind(op.account, key) != NULL)
+	if (op.replayed)
 	{
-		if (!op.replayed)
-			ereport(ERROR,
-					(errcode(ERRCODE_LY_KEY_REUSED),
-					 errmsg("key \"%s\" of member " INT64_FORMAT " is a hold", key,
-							op.account->account_id),
-					 errhint("loyalty.capture redeems a hold.")));
 		check_replay(&op, "redeem", NULL, "request", request.content);
 		redeemed.redemption_id = op.first.source_id;
 		redeemed.points = -op.first.points;
@@ -690,6 +737,7 @@ loyalty_redeem(PG_FUNCTION_ARGS)
 	}
 	else
 	{
+		refuse_held_key(&op);
 		check_may_spend(&op);
 		settle(&op, op.account);
 		redeemed.points = take_points(&op, &request, &delta);
@@ -1049,7 +1097,9 @@ follow_redemption(Operation *op, const KeyedEntry *redemption)
 	if (redemption->account_id < FIRST_HOUSEHOLD || redemption->account_id >= FIRST_WALLET ||
 		redemption->account_id == op->account->account_id)
 		return;
-	LedgerLock(op->ledger, ids, 2);
+	/* begin_undo has locked it, but for members who were merged */
+	if (LedgerAccount(op->ledger, redemption->account_id) == NULL)
+		LedgerLock(op->ledger, ids, 2);
 	op->account = locked_account(op->ledger, redemption->account_id);
 }
 
@@ -1106,7 +1156,7 @@ undo(FunctionCallInfo fcinfo, const char *redemption_key, const char *undo_key)
 				(errcode(ERRCODE_LY_INVALID_POINTS),
 				 errmsg("undoing a part of a redemption needs an undo_key"),
 				 errhint("Without one a retry could not be told from a second part.")));
-	begin_operation(&op, member_argument(fcinfo, 0), 0, undo_key);
+	begin_undo(&op, member_argument(fcinfo, 0), redemption_key, undo_key);
 	DetailBegin(&asked);
 	DetailText(&asked, "operation", "undo");
 	DetailText(&asked, "redemption", redemption_key);
@@ -1129,6 +1179,7 @@ undo(FunctionCallInfo fcinfo, const char *redemption_key, const char *undo_key)
 		int64		left = -redemption.points - before;
 		int64		points = PG_ARGISNULL(2) ? left : PG_GETARG_INT64(2);
 
+		refuse_held_key(&op);
 		if (points > left || left == 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_LY_ABOVE_REDEMPTION),
@@ -1345,6 +1396,7 @@ loyalty_transfer(PG_FUNCTION_ARGS)
 		check_replay(&op, "transfer", NULL, "request", content);
 	else
 	{
+		refuse_held_key(&op);
 		check_may_spend(&op);
 		settle(&op, op.account);
 		settle(&op, to);
@@ -1391,6 +1443,7 @@ loyalty_write_off(PG_FUNCTION_ARGS)
 	}
 	else
 	{
+		refuse_held_key(&op);
 		debt = lotset_debt(&op.account->lots);
 		lot.amount = PG_ARGISNULL(3) ? debt : PG_GETARG_INT64(3);
 		if (debt == 0 || lot.amount > debt)

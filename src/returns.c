@@ -43,7 +43,8 @@ loyalty_post_return(PG_FUNCTION_ARGS)
 	if (!TransactionRead(purchase_id, false, &event))
 		elog(ERROR, "purchase " INT64_FORMAT " vanished under its lock", purchase_id);
 	ledger = LedgerOpen();
-	n = LedgerLockPosted(ledger, &purchase_id, 1, &posted);
+	n = LedgerLockPosted(ledger, &purchase_id, 1, event.has_member ? event.member_id : 0,
+						 &posted);
 	for (int i = 0; i < n; i++)
 	{
 		Account    *account = LedgerAccount(ledger, posted[i].account_id);

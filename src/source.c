@@ -13,6 +13,7 @@
 #include "fmgr.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
 
 #include "errors.h"
 #include "program.h"
@@ -20,6 +21,7 @@
 static bool is_receiving = false;	/* rows of an attached table are being received */
 static MemoryContext context = NULL;
 static List *sources = NIL;		/* of char */
+static bool fresh = false;		/* the list was read, when the generation was: */
 static uint64 generation = 0;
 
 /* Let rows of attached tables in, or no more; returns what was so before. */
@@ -36,24 +38,30 @@ SourceReceiving(bool receiving)
 static void
 read_sources(void)
 {
+	uint64		now = ProgramRelcacheGeneration();
 	MemoryContext old;
 
-	if (context != NULL && generation == ProgramRelcacheGeneration())
+	if (fresh && generation == now)
 		return;
 	if (context == NULL)
 		context = AllocSetContextCreate(TopMemoryContext, "loyalty sources", ALLOCSET_SMALL_SIZES);
-	sources = NIL;
-	MemoryContextReset(context);
-	generation = ProgramRelcacheGeneration();
+	fresh = false;
 	SPI_connect();
+	/* what is cached outlives the transaction, whose own snapshot may be an old one */
+	PushActiveSnapshot(GetLatestSnapshot());
 	if (SPI_execute("SELECT source FROM loyalty.attachment", true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read the sources of attached tables");
+	PopActiveSnapshot();
+	sources = NIL;
+	MemoryContextReset(context);
 	old = MemoryContextSwitchTo(context);
 	for (uint64 i = 0; i < SPI_processed; i++)
 		sources = lappend(sources, pstrdup(SPI_getvalue(SPI_tuptable->vals[i],
 														 SPI_tuptable->tupdesc, 1)));
 	MemoryContextSwitchTo(old);
 	SPI_finish();
+	generation = now;
+	fresh = true;
 }
 
 /* Refuse a source that belongs to an attached table, except to the rows of that table. */

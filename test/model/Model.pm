@@ -364,6 +364,7 @@ my %operation = (
             refuse('LY404') if $k->{kind} ne 'undo' || $k->{content} ne $content;
             return $k->{points};
         }
+        refuse('LY404') if $m->{holds}{$undo_key};
         my $left = $r->{points} - $r->{undone};
         my $points = $o->{points} // $left;
         refuse('LY426') if $points > $left || $left == 0;
@@ -382,6 +383,7 @@ my %operation = (
             refuse('LY404') if $k->{kind} ne 'transfer' || $k->{content} ne $content;
             return $o->{points};
         }
+        refuse('LY404') if $m->{holds}{$o->{key}};
         refuse('LY411') if debt($m->{lots}) > 0;
         my $free = $self->free($m);
         refuse('LY401') if available($free, $self->day) < $o->{points};
@@ -475,6 +477,7 @@ my %operation = (
             refuse('LY404') if $k->{kind} ne 'write_off' || $k->{content} ne ($o->{points} // 'all');
             return $k->{points};
         }
+        refuse('LY404') if $m->{holds}{$o->{key}};
         my $debt = debt($m->{lots});
         my $points = $o->{points} // $debt;
         refuse('LY432') if $debt == 0 || $points > $debt;

@@ -24,7 +24,7 @@ $$;
 CREATE VIEW pg_temp.books AS
     SELECT pg_temp.named(e.account_id::text) AS account, e.seq, e.kind, e.points, pg_temp.named(e.detail ->> 'member') AS member FROM loyalty.entry e
     WHERE e.account_id IN (SELECT m.member_id FROM loyalty.member m JOIN loyalty.program p USING (program_id) WHERE p.name = 'Houses') ORDER BY (e.account_id > 4000000000000000), 1, 2;
-SELECT loyalty.create_program('Houses', currency => 'EUR', point_value => 0.01, expiry => 'never', transfer_max => 1000) > 0;
+SELECT loyalty.create_program('Houses', currency => 'EUR', point_value => 0.01, expiry => 'never', transfer_max => 1000, tier_window => 'lifetime') > 0;
 SELECT loyalty.create_program('Houses elsewhere') > 0;
 SELECT loyalty.add_rule(p.program_id, 'base', 'purchase', 'base', 'purchase.amount') > 0 FROM loyalty.program p WHERE p.name = 'Houses';
 SELECT loyalty.add_rule(p.program_id, 'staff', 'purchase', 'multiply', '2', 'member.staff') > 0 FROM loyalty.program p WHERE p.name = 'Houses';

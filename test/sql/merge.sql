@@ -21,7 +21,7 @@ BEGIN
 END $$;
 CREATE FUNCTION pg_temp.books(who text) RETURNS TABLE (lots loyalty.lots, tally loyalty.tally, tier text, closed boolean) LANGUAGE sql AS $$
     SELECT a.lots, a.tally, t.name, a.closed FROM loyalty.account a LEFT JOIN loyalty.tier t USING (tier_id) WHERE a.account_id = pg_temp.m(who) $$;
-SELECT loyalty.create_program('Merge', expiry => 'never', point_value => 0.01) > 0 AS made;
+SELECT loyalty.create_program('Merge', expiry => 'never', tier_window => 'lifetime', point_value => 0.01) > 0 AS made;
 SELECT loyalty.add_tier(pg_temp.p(), 'Silver', 100) > 0 AS silver, loyalty.add_tier(pg_temp.p(), 'Gold', 250) > 0 AS gold;
 SELECT loyalty.add_rule(pg_temp.p(), 'base', 'purchase', 'base', 'purchase.amount') > 0 AS made;
 INSERT INTO loyalty.purchase (member_id, occurred_at, amount, source, reference) VALUES (pg_temp.m('ann'), '2026-02-01', 160, 'merge test', 'a1'), (pg_temp.m('bob'), '2026-03-01', 120, 'merge test', 'b1'), (pg_temp.m('cid'), '2026-03-01', 30, 'merge test', 'c1');

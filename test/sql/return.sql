@@ -104,7 +104,7 @@ SELECT state FROM pg_temp.refused($$UPDATE loyalty.purchase SET amount = 10 WHER
 SELECT loyalty.create_program('Return clamp', expiry => 'never', negative => 'clamp') > 0 AS made;
 CREATE FUNCTION pg_temp.k() RETURNS bigint LANGUAGE sql AS $$ SELECT loyalty.enroll((SELECT program_id FROM loyalty.program WHERE name = 'Return clamp'), 'kay', '2024-01-01') $$;
 SELECT loyalty.add_rule(program_id, 'base', 'purchase', 'base', 'purchase.amount') > 0 AS made FROM loyalty.program WHERE name = 'Return clamp';
-INSERT INTO loyalty.purchase (member_id, amount, source, reference) VALUES (pg_temp.k(), 93, 'return test', 'k1');
+INSERT INTO loyalty.purchase (member_id, occurred_at, amount, source, reference) VALUES (pg_temp.k(), '2026-03-05', 93, 'return test', 'k1');
 SELECT redeemed FROM loyalty.redeem(pg_temp.k(), 50, 'r');
 UPDATE loyalty.purchase SET amount = 1 WHERE source = 'return test' AND reference = 'k1';
 SELECT available, debt FROM loyalty.balance(pg_temp.k());

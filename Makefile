@@ -54,8 +54,9 @@ loyalty--$(RELEASE).sql: $(SQL) loyalty.control
 $(OBJS): $(wildcard src/*.h) loyalty.control
 
 .PHONY: demo test bench races model unit lint check-ubsan check-valgrind
+# DATA is PGXS's name for files to install: the makes below must not inherit it
 demo:
-	@test/demo/run "$(DATA)"
+	@MAKEFLAGS= test/demo/run "$(DATA)"
 test:
 	@test/run
 bench:

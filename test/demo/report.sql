@@ -30,7 +30,7 @@ SELECT rule, CASE WHEN fired THEN 'yes' ELSE 'no' END AS fired, points, trim_sca
 \pset title 'A statement (last five entries of the best member)'
 SELECT m.member_id FROM loyalty.account a JOIN loyalty.member m ON m.member_id = a.account_id ORDER BY loyalty.spend(a.tally) DESC, 1 LIMIT 1 \gset best_
 SELECT seq, occurred_at::date AS day, kind, points, balance_after AS balance, description, available_from AS "good from", expires_on AS "dies on" FROM loyalty.statement(:best_member_id, max_rows => 5);
-\pset title 'Points outstanding by the month in which they die'
+\pset title 'Points on the books, by the month in which they die or died'
 SELECT CASE WHEN isfinite(month) THEN to_char(month, 'YYYY-MM') ELSE '(debt)' END AS "dies in", to_char(points, 'FM999,999,999') AS points, to_char(points / 100.0, 'FM999,999.00') AS "cost, GBP", repeat('#', (60 * points / max(points) OVER ())::int) AS " "
 FROM (SELECT date_trunc('month', u.expires_on) AS month, sum(u.points) AS points FROM loyalty.account a, loyalty.unnest(a.lots) u WHERE u.expires_on > :'last_day' GROUP BY 1) x ORDER BY month;
 \pset title 'The books'

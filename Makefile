@@ -56,7 +56,7 @@ $(OBJS): $(wildcard src/*.h) loyalty.control
 .PHONY: demo test bench races model unit lint check-ubsan check-valgrind
 # DATA is PGXS's name for files to install: the makes below must not inherit it
 demo:
-	@MAKEFLAGS= test/demo/run "$(DATA)"
+	@env -u DATA MAKEFLAGS= test/demo/run "$(DATA)"
 test:
 	@test/run
 bench:

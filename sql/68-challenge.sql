@@ -803,8 +803,9 @@ BEGIN
     IF problem IS NOT NULL THEN
         RAISE EXCEPTION 'member % cannot join challenge "%"', member_id, c.name USING ERRCODE = 'LY753', DETAIL = problem;
     END IF;
-    INSERT INTO loyalty.challenge_member AS j (challenge_id, member_id) VALUES (challenge_id, member_id) RETURNING j.joined_at INTO joined;
-    RETURN joined;
+    INSERT INTO loyalty.challenge_member AS j (challenge_id, member_id) VALUES (challenge_id, member_id)
+        ON CONFLICT DO NOTHING RETURNING j.joined_at INTO joined;
+    RETURN coalesce(joined, (SELECT j.joined_at FROM loyalty.challenge_member j WHERE j.challenge_id = challenge_id AND j.member_id = member_id));
 END
 $$;
 COMMENT ON FUNCTION loyalty.join_challenge(bigint, integer) IS 'Lets a member take part in a challenge that must be joined, from now on; returns since when. Doing it again changes nothing';

@@ -23,7 +23,7 @@ $$;
 COMMENT ON FUNCTION loyalty.job_day(date, text, integer) IS 'The day of a job in a programme''s zone; refuses days to come, on which points and tiers are still good';
 REVOKE ALL ON FUNCTION loyalty.job_day(date, text, integer) FROM PUBLIC;
 
-CREATE PROCEDURE loyalty.close_expired(as_of date DEFAULT NULL, batch integer DEFAULT 1000)
+CREATE PROCEDURE loyalty.close_expired(as_of date DEFAULT NULL, batch integer DEFAULT 100)
     LANGUAGE plpgsql
 AS $$
 DECLARE

@@ -181,7 +181,7 @@ CREATE FUNCTION loyalty.release_award(source_id bigint) RETURNS bigint
     LANGUAGE C VOLATILE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     AS 'MODULE_PATHNAME', 'loyalty_release_award';
 REVOKE ALL ON FUNCTION loyalty.release_award(bigint) FROM PUBLIC;
-COMMENT ON FUNCTION loyalty.release_award(bigint) IS 'Decides a held award with the rules of now and posts it; returns the points';
+COMMENT ON FUNCTION loyalty.release_award(bigint) IS 'Decides a held award and posts it, without a reason; returns the points. Where a rule had raised, with the rules of now, else with those known when it was held';
 
 CREATE FUNCTION loyalty.simulate(program_id integer, rules jsonb DEFAULT '[]', from_at timestamptz DEFAULT '-infinity',
         until_at timestamptz DEFAULT 'infinity', keep_existing boolean DEFAULT true)

@@ -55,7 +55,7 @@ COMMENT ON VIEW loyalty.points_outstanding IS 'Points on the books by the month 
 
 CREATE VIEW loyalty.held_award_open AS
     SELECT h.source_id, h.account_id AS member_id, h.held_at, now() - h.held_at AS age, h.reason, h.detail
-    FROM loyalty.held_award h WHERE h.released_at IS NULL;
+    FROM loyalty.held_award h WHERE h.released_at IS NULL AND h.refused_at IS NULL;
 COMMENT ON VIEW loyalty.held_award_open IS 'Awards that wait for a person, with their age';
 
 CREATE FUNCTION loyalty.require_member(member_id bigint) RETURNS loyalty.member

@@ -251,6 +251,8 @@ AS $$
     UNION ALL
     SELECT * FROM loyalty.check_challenges()
     UNION ALL
+    SELECT * FROM loyalty.check_reviews()
+    UNION ALL
     SELECT 'the engine''s triggers stand and are enabled', NULL, w.relation || '.' || w.trigger
         FROM (VALUES ('purchase', 'award_insert'), ('purchase', 'award_update'), ('purchase', 'refuse_change'), ('purchase', 'refuse_key_change'), ('purchase', 'keep_returned'), ('purchase', 'check_paid'), ('purchase', 'check_paid_change'),
                      ('activity', 'award_insert'), ('activity', 'award_update'), ('activity', 'refuse_change'), ('activity', 'refuse_key_change'),

@@ -64,7 +64,7 @@ AS $$
         'SELECT ON loyalty.entry, loyalty.account, loyalty.tier_change, loyalty.entry_rule, loyalty.entry_line, loyalty.attachment',
         'SELECT ON loyalty.household, loyalty.household_member, loyalty.wallet_balance',
         'SELECT ON loyalty.points_flow, loyalty.liability, loyalty.partner_liability, loyalty.breakage',
-        'SELECT ON loyalty.tier_history, loyalty.points_outstanding, loyalty.held_award_open, loyalty.redemption, loyalty.open_hold',
+        'SELECT ON loyalty.tier_history, loyalty.points_outstanding, loyalty.held_award_open, loyalty.review_award, loyalty.review_queue, loyalty.review_ageing, loyalty.redemption, loyalty.open_hold',
         'SELECT (member_id, program_id, joined_at, status, staff) ON loyalty.member',
         'SELECT (voucher_id, program_id, member_id, kind, value, currency, sku, terms, issued_at, issued_by, valid_from, valid_until, key, source_id, key_id, status, redeemed_at, redeemed_by, redeem_key, redeem_member_id, redeem_store, redeem_purchase_id, revoked_at, revoked_by, reason) ON loyalty.voucher',
         'SELECT ON loyalty.voucher_key',
@@ -74,7 +74,7 @@ AS $$
         'SELECT (coupon_id, program_id, pool_id, status, member_id, key, issued_at, issued_by, valid_until, voided_at, reason) ON loyalty.coupon',
         'SELECT ON loyalty.stamp_card, loyalty.stamp, loyalty.stamp_sheet',
         'SELECT ON loyalty.challenge, loyalty.challenge_member, loyalty.challenge_item, loyalty.challenge_progress, loyalty.challenge_grant, loyalty.challenge_result, loyalty.member_badge',
-        'EXECUTE ON FUNCTION loyalty.breakdown_rules(bytea), loyalty.breakdown_lines(bytea), loyalty.lots_at',
+        'EXECUTE ON FUNCTION loyalty.breakdown_rules(bytea), loyalty.breakdown_lines(bytea), loyalty.lots_at, loyalty.age_band(interval)',
         'EXECUTE ON FUNCTION loyalty.describe(integer, text)'])
 $$;
 COMMENT ON FUNCTION loyalty.grant_bi(regrole) IS 'Lets a BI tool read the books, without external ids, birthdays and attributes of members';
@@ -110,6 +110,7 @@ AS $$
         'EXECUTE ON FUNCTION loyalty.import_coupons(integer, text, text[]), loyalty.make_coupons(integer, text, integer, integer)',
         'EXECUTE ON FUNCTION loyalty.add_stamp_card, loyalty.retire_stamp_card(integer, text, text)',
         'EXECUTE ON FUNCTION loyalty.add_challenge, loyalty.retire_challenge',
+        'EXECUTE ON FUNCTION loyalty.approve(bigint, text), loyalty.approve(bigint[], text), loyalty.refuse(bigint, text), loyalty.refuse(bigint[], text)',
         'EXECUTE ON FUNCTION loyalty.release_award(bigint), loyalty.check()'])
 $$;
 COMMENT ON FUNCTION loyalty.grant_admin(regrole) IS 'Lets a role run the programme: rules, tiers, adjustments, imports, releases, vouchers, rewards, coupons, stamp cards, challenges. Jobs, attach and the engine''s own functions stay with the owner of the extension';

@@ -259,7 +259,7 @@ decide_or_hold(Ledger *ledger, Program *program, const Account *account, Event *
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
-		EarnDecide(program, event, facts, DT_NOEND, award);
+		EarnDecide(program, event, facts, event->known_at, award);
 		ReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(context);
 		CurrentResourceOwner = owner;
@@ -276,8 +276,8 @@ decide_or_hold(Ledger *ledger, Program *program, const Account *account, Event *
 		CurrentResourceOwner = owner;
 		if (!is_of_rule(error->sqlerrcode))
 			ReThrowError(error);
-		LedgerHold(ledger, event->source_id, account->account_id, error->message,
-				   error->context);
+		LedgerHoldFailed(ledger, event->source_id, account->account_id, error->message,
+						 error->context);
 		FreeErrorData(error);
 		return false;
 	}
@@ -297,8 +297,10 @@ AwardPost(Ledger *ledger, Program *program, Account *account, const Account *his
 	AwardPrepare(program, event);
 	AwardMemberFacts(ledger, program, account, history, event, &facts);
 	outcome->tier_before = ProgramTierIndex(program, facts.pinned.tier_id);
-	if (!program->hold_on_error)
-		EarnDecide(program, event, &facts, DT_NOEND, &outcome->award);
+	if (event->refused)
+		outcome->award.breakdown.pinned = facts.pinned;
+	else if (!program->hold_on_error)
+		EarnDecide(program, event, &facts, event->known_at, &outcome->award);
 	else
 		outcome->held = !decide_or_hold(ledger, program, account, event, &facts, &outcome->award);
 	if (outcome->held)

@@ -302,6 +302,7 @@ correct_event(Batch *batch, Ledger *ledger, Event *event, const Posted *posted, 
 	bool		wanted = event->has_member && !event->is_void;
 	bool		done = false;
 
+	event->refused = posted[0].refused;
 	for (int i = 0; i < nposted; i++)
 	{
 		Account    *account;

@@ -50,7 +50,10 @@ decide_target(Ledger *ledger, Program *program, Event *event, const Posted *post
 		facts.pinned = first.pinned;
 	}
 	AwardPrepare(program, event);
-	EarnDecide(program, event, &facts, posted->recorded_at, target);
+	memset(target, 0, sizeof(Award));
+	target->breakdown.pinned = facts.pinned;
+	if (!event->refused)
+		EarnDecide(program, event, &facts, posted->recorded_at, target);
 }
 
 /* What returns took back of a source so far */

@@ -56,6 +56,7 @@
 #define ERRCODE_LY_KEY_REUSED				LY('4', '0', '4')
 #define ERRCODE_LY_NOTHING_HELD				LY('4', '0', '5')
 #define ERRCODE_LY_NOT_REINSTATED			LY('4', '0', '6')
+#define ERRCODE_LY_AWARD_REFUSED			LY('4', '0', '7')
 #define ERRCODE_LY_IN_DEBT					LY('4', '1', '1')
 #define ERRCODE_LY_BELOW_MINIMUM			LY('4', '1', '2')
 #define ERRCODE_LY_NOT_A_STEP				LY('4', '1', '3')

@@ -406,6 +406,7 @@ EventReadOrder(const EventLayout *layout, TupleTableSlot *slot, Event *event)
 
 	memset(event, 0, sizeof(Event));
 	event->kind = layout->kind;
+	event->known_at = DT_NOEND;
 	event->has_member = !isnull;
 	event->member_id = isnull ? 0 : DatumGetInt64(member);
 	event->source_id = DatumGetInt64(slot_getattr(slot, layout->attnum[COLUMN_ID], &isnull));

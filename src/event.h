@@ -38,6 +38,8 @@ typedef struct Event
 	TimestampTz occurred_at;
 	TimestampTz recorded_at;
 	bool		is_void;
+	bool		refused;		/* gives no points, whatever the rules say */
+	TimestampTz known_at;		/* decide with the rules known then; DT_NOEND: now */
 	Datum		attributes;		/* jsonb, 0: null; likewise below */
 	Datum		source;
 	/* purchase */

@@ -154,20 +154,23 @@ static const char *const plan_sql[PLAN_COUNT] = {
 	" cause, source_id, reason FROM loyalty_tiers",
 	[PLAN_TIER_AT] = "SELECT tier_id FROM loyalty.tier_change"
 	" WHERE account_id = $1 AND changed_at <= $2 ORDER BY number DESC LIMIT 1",
-	[PLAN_HOLD] = "INSERT INTO loyalty.held_award (source_id, account_id, held_at, reason, detail)"
-	" VALUES ($1, $2, $3, $4, $5) ON CONFLICT (source_id) DO UPDATE SET account_id = $2,"
-	" held_at = $3, reason = $4, detail = $5, released_at = NULL, released_by = NULL",
+	[PLAN_HOLD] = "INSERT INTO loyalty.held_award (source_id, account_id, held_at, reason, detail, failed)"
+	" VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (source_id) DO UPDATE SET account_id = $2,"
+	" held_at = $3, reason = $4, detail = $5, failed = $6, released_at = NULL, released_by = NULL,"
+	" release_reason = NULL",
 	[PLAN_POSTED] = "SELECT s.source_id, COALESCE(h.household_id, a.merged_into, e.account_id), e.lots, e.tally, e.breakdown,"
-	" w.source_id IS NOT NULL AS held, e.recorded_at,"
+	" w.source_id IS NOT NULL AND w.released_at IS NULL AS held,"
+	/* an award that was reviewed is decided with the rules of when it was held */
+	" CASE WHEN w.failed THEN e.recorded_at ELSE LEAST(e.recorded_at, w.held_at) END,"
 	" EXISTS (SELECT FROM loyalty.returned r WHERE r.purchase_id = s.source_id) AS returned,"
-	" e.account_id, (e.detail ->> 'member')::pg_catalog.int8"
+	" e.account_id, (e.detail ->> 'member')::pg_catalog.int8, w.refused_at IS NOT NULL AS refused"
 	" FROM (SELECT DISTINCT u FROM pg_catalog.unnest($1) u) AS s (source_id)"
 	" LEFT JOIN loyalty.entry e ON e.source_id = s.source_id"
 	" LEFT JOIN loyalty.account a ON a.account_id = e.account_id AND a.merged_into IS NOT NULL"
 	/* what a member had earned when it joined a household stays with that household */
 	" LEFT JOIN LATERAL (SELECT q.household_id FROM loyalty.household_member q"
 	" WHERE q.member_id = e.account_id AND q.joined_seq >= e.seq ORDER BY q.joined_seq LIMIT 1) h ON true"
-	" LEFT JOIN loyalty.held_award w ON w.source_id = s.source_id AND w.released_at IS NULL"
+	" LEFT JOIN loyalty.held_award w ON w.source_id = s.source_id"
 	" ORDER BY s.source_id, 2, e.recorded_at, e.account_id, e.seq",
 	[PLAN_BY_KEY] = "SELECT account_id, seq, kind, points, source_id, lots, detail FROM loyalty.entry"
 	" WHERE account_id = $1 AND key = $2",
@@ -254,7 +257,7 @@ resolve_types(void)
 static int
 plan_types(PlanName name, Oid *types)
 {
-	static const Oid hold[] = {INT8OID, INT8OID, TIMESTAMPTZOID, TEXTOID, TEXTOID};
+	static const Oid hold[] = {INT8OID, INT8OID, TIMESTAMPTZOID, TEXTOID, TEXTOID, BOOLOID};
 	static const Oid join[] = {INT8OID, INT8OID, TIMESTAMPTZOID, INT8OID, TEXTOID};
 
 	types[0] = INT8OID;
@@ -1008,13 +1011,13 @@ LedgerTierAt(Ledger *ledger, int64 account_id, TimestampTz at)
 	return isnull ? 0 : DatumGetInt32(tier);
 }
 
-/* Put an award on the list of those that wait for a person. */
-void
-LedgerHold(Ledger *ledger, int64 source_id, int64 account_id, const char *reason,
-		   const char *detail)
+/* Park an award. */
+static void
+park_award(const Ledger *ledger, int64 source_id, int64 account_id, const char *reason,
+		   const char *detail, bool failed)
 {
-	Datum		values[5];
-	char		nulls[5] = {' ', ' ', ' ', ' ', ' '};
+	Datum		values[6];
+	char		nulls[6] = {' ', ' ', ' ', ' ', ' ', ' '};
 
 	values[0] = Int64GetDatum(source_id);
 	values[1] = Int64GetDatum(account_id);
@@ -1022,7 +1025,24 @@ LedgerHold(Ledger *ledger, int64 source_id, int64 account_id, const char *reason
 	values[3] = CStringGetTextDatum(reason);
 	nulls[4] = detail == NULL ? 'n' : ' ';
 	values[4] = detail == NULL ? (Datum) 0 : CStringGetTextDatum(detail);
+	values[5] = BoolGetDatum(failed);
 	execute(PLAN_HOLD, values, nulls, SPI_OK_INSERT);
+}
+
+/* Park the award of a source until a person approves it; it is decided with the rules that are known now. */
+void
+LedgerHold(Ledger *ledger, int64 source_id, int64 account_id, const char *reason,
+		   const char *detail)
+{
+	park_award(ledger, source_id, account_id, reason, detail, false);
+}
+
+/* Park an award whose rules raised: once they are put right it is decided with the new ones. */
+void
+LedgerHoldFailed(Ledger *ledger, int64 source_id, int64 account_id, const char *reason,
+				 const char *detail)
+{
+	park_award(ledger, source_id, account_id, reason, detail, true);
 }
 
 /* ------------------------------------------------------------------------
@@ -1081,8 +1101,8 @@ LedgerPosted(Ledger *ledger, int64 *source_ids, int n, Posted **result)
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		MemoryContext old = MemoryContextSwitchTo(ledger->context);
-		Datum		v[10];
-		bool		nulls[10];
+		Datum		v[11];
+		bool		nulls[11];
 
 		heap_deform_tuple(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, v, nulls);
 		if (count == 0 || posted[count - 1].source_id != DatumGetInt64(v[0]) ||
@@ -1093,6 +1113,7 @@ LedgerPosted(Ledger *ledger, int64 *source_ids, int n, Posted **result)
 			lotset_init(&posted[count - 1].lots);
 			tallyset_init(&posted[count - 1].tally);
 			posted[count - 1].held = DatumGetBool(v[5]);
+			posted[count - 1].refused = DatumGetBool(v[10]);
 			posted[count - 1].returned = DatumGetBool(v[7]);
 			posted[count - 1].recorded_at = nulls[6] ? DT_NOEND : DatumGetTimestampTz(v[6]);
 		}

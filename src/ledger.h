@@ -105,7 +105,8 @@ typedef struct Posted
 	TallySet	tally;
 	int			nbreakdowns;
 	bytea	  **breakdown;		/* in order of posting */
-	bool		held;
+	bool		held;			/* and not released */
+	bool		refused;
 	bool		returned;		/* there are returns of it */
 } Posted;
 
@@ -140,6 +141,8 @@ extern void LedgerSetTier(Ledger *ledger, Account *account, int32 tier_id, Times
 extern int32 LedgerTierAt(Ledger *ledger, int64 account_id, TimestampTz at);
 extern void LedgerHold(Ledger *ledger, int64 source_id, int64 account_id,
 					   const char *reason, const char *detail);
+extern void LedgerHoldFailed(Ledger *ledger, int64 source_id, int64 account_id,
+							 const char *reason, const char *detail);
 extern int	LedgerPosted(Ledger *ledger, int64 *source_ids, int n, Posted **posted);
 extern bool LedgerFindKey(Ledger *ledger, const Account *member, const char *key, KeyedEntry *entry);
 extern int64 LedgerSumOfKind(Ledger *ledger, int64 source_id, const char *kind);

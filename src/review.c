@@ -222,6 +222,8 @@ take_back(int64 source_id, Event *event)
 			continue;
 		program = ProgramPin(account->program_id);
 		CorrectEvent(ledger, program, account, event, &posted[i]);
+		/* a correction that does not see the refusal must run into this, even where nothing was posted */
+		account->changed = true;
 		ProgramUnpin(program);
 	}
 	LedgerFlush(ledger);

@@ -23,7 +23,7 @@ CREATE TABLE loyalty.entry (
 CREATE INDEX entry_source_id_idx ON loyalty.entry (source_id);
 CREATE UNIQUE INDEX entry_key_idx ON loyalty.entry (account_id, key) WHERE key IS NOT NULL;
 COMMENT ON TABLE loyalty.entry IS 'The ledger: one row a change, never updated, never deleted';
-COMMENT ON COLUMN loyalty.entry.kind IS 'earn, challenge (given, or taken back), correct (a purchase was changed or voided), return, release (pending points freed or a hold given back), redeem, capture (a hold was spent), undo, expire, adjust, write_off, transfer, merge, join and leave (a household), reinstate, open (opening balance), import';
+COMMENT ON COLUMN loyalty.entry.kind IS 'earn, challenge and referral (given, or taken back), correct (a purchase was changed or voided), return, release (pending points freed or a hold given back), redeem, capture (a hold was spent), undo, expire, adjust, write_off, transfer, merge, join and leave (a household), reinstate, open (opening balance), import';
 COMMENT ON COLUMN loyalty.entry.points IS 'Sum of lots, in the programme''s smallest unit of a point';
 COMMENT ON COLUMN loyalty.entry.source_id IS 'The purchase, return or activity that caused it';
 COMMENT ON COLUMN loyalty.entry.lots IS 'The signed change of the account''s lots';

@@ -530,7 +530,7 @@ CREATE TRIGGER keep_member_key BEFORE UPDATE OF member_id, program_id ON loyalty
     EXECUTE FUNCTION loyalty.keep_member();
 
 CREATE FUNCTION loyalty.enroll(program_id integer, external_id text, joined_at timestamptz DEFAULT now(),
-        birthday date DEFAULT NULL, staff boolean DEFAULT false, attributes jsonb DEFAULT NULL) RETURNS bigint
+        birthday date DEFAULT NULL, staff boolean DEFAULT false, attributes jsonb DEFAULT NULL, referral_code text DEFAULT NULL) RETURNS bigint
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_variable
@@ -546,6 +546,9 @@ BEGIN
         SELECT coalesce(a.merged_into, m.member_id) INTO id FROM loyalty.member m JOIN loyalty.account a ON a.account_id = m.member_id
             WHERE m.program_id = program_id AND m.external_id = external_id;
     END IF;
+    IF referral_code IS NOT NULL THEN
+        PERFORM loyalty.refer(id, referral_code, registered_at => joined_at);
+    END IF;
     RETURN id;
 EXCEPTION WHEN check_violation OR not_null_violation THEN
     -- the row itself is not for an error message or a log
@@ -553,7 +556,7 @@ EXCEPTION WHEN check_violation OR not_null_violation THEN
         USING ERRCODE = 'LY304', HINT = 'external_id is not empty and has up to 500 bytes, joined_at is finite, a birthday lies between 1850 and 2200.';
 END
 $$;
-COMMENT ON FUNCTION loyalty.enroll IS 'Makes a member, or finds the one with that external id, or the one into which that was merged; returns member_id';
+COMMENT ON FUNCTION loyalty.enroll IS 'Makes a member, or finds the one with that external id, or the one into which that was merged; registers who referred it; returns member_id';
 REVOKE ALL ON FUNCTION loyalty.enroll FROM PUBLIC;
 
 CREATE FUNCTION loyalty.set_member_status(member_id bigint, status text) RETURNS void

@@ -321,6 +321,8 @@ BEGIN
                            WHERE u.points > 0 AND u.expires_on > today AND isfinite(u.expires_on) GROUP BY 1) x),
         'wallets', loyalty.wallets_of(m.member_id),
         'tier', loyalty.tier_progress(m.member_id),
+        'referral', (SELECT jsonb_build_object('code', (SELECT k.code FROM loyalty.referral_code k WHERE k.member_id = m.member_id), 'referrals', (SELECT coalesce(jsonb_agg(to_jsonb(r)), '[]') FROM loyalty.referrals(m.member_id) r))
+                     WHERE EXISTS (SELECT FROM loyalty.referral_policy k WHERE k.program_id = m.program_id)),
         'challenges', (SELECT coalesce(jsonb_agg(to_jsonb(c)), '[]') FROM loyalty.challenges(m.member_id) c),
         'lifetime', jsonb_build_object('spend', trim_scale(loyalty.spend(a.tally)), 'points', loyalty.points(a.tally),
             'purchases', loyalty.visits(a.tally)),
@@ -331,5 +333,5 @@ BEGIN
         'statement', (SELECT coalesce(jsonb_agg(to_jsonb(s) ORDER BY s.seq DESC), '[]') FROM loyalty.statement(m.member_id, max_rows => 10) s));
 END
 $$;
-COMMENT ON FUNCTION loyalty.cabinet(bigint) IS 'Everything a member''s page shows, in one call: balance, worth, lots, expiry, tier and progress, challenges, rewards to claim, stamp cards, codes, distinctions, last entries';
+COMMENT ON FUNCTION loyalty.cabinet(bigint) IS 'Everything a member''s page shows, in one call: balance, worth, lots, expiry, tier and progress, referrals, challenges, rewards to claim, stamp cards, codes, distinctions, last entries';
 REVOKE ALL ON FUNCTION loyalty.cabinet(bigint) FROM PUBLIC;

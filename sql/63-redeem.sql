@@ -112,7 +112,7 @@ BEGIN
         RAISE EXCEPTION 'member % or member % does not exist', from_member, to_member USING ERRCODE = 'LY301', HINT = 'Wallets are merged with their members.';
     END IF;
     -- those that were merged into the first follow it; merged accounts are locked before all others
-    PERFORM FROM loyalty.account a WHERE a.account_id IN (from_member, to_member) OR a.merged_into = from_member ORDER BY a.merged_into IS NULL, a.account_id FOR NO KEY UPDATE;
+    PERFORM FROM loyalty.account a WHERE a.account_id IN (from_member, to_member) OR a.merged_into = from_member OR a.account_id = ANY (loyalty.referrers_of(from_member, to_member)) ORDER BY a.merged_into IS NULL, a.account_id FOR NO KEY UPDATE;
     points := loyalty.post_merge(from_member, to_member, reason);
     PERFORM loyalty.post_merge(loyalty.wallet_account(w.program_id, from_member), loyalty.wallet_account(w.program_id, to_member), reason)
         FROM loyalty.program w JOIN loyalty.member m ON m.program_id = w.wallet_of AND m.member_id = from_member
@@ -121,6 +121,7 @@ BEGIN
     PERFORM loyalty.merge_stamps(from_member, to_member);
     UPDATE loyalty.member m SET status = 'closed' WHERE m.member_id = from_member AND m.status <> 'closed';
     PERFORM loyalty.merge_challenges(from_member, to_member);
+    PERFORM loyalty.merge_referrals(from_member, to_member);
     RETURN points;
 END
 $$;

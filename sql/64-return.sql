@@ -367,14 +367,14 @@ BEGIN
         FROM (SELECT n.return_id, loyalty.returned_purchase(n) AS purchase_id
               FROM new_rows w JOIN loyalty.purchase_return n USING (return_id) WHERE w.recorded_at = now()) x;
     PERFORM FROM loyalty.purchase q WHERE q.purchase_id = ANY (purchases) ORDER BY q.purchase_id FOR NO KEY UPDATE;
-    -- all accounts concerned: who bought, to whom the purchase gave before it was moved, whose points paid, into whom they were merged
+    -- all accounts concerned: who bought, to whom the purchase gave before it was moved, whose points paid, who was referred and referred, into whom they were merged
     PERFORM FROM loyalty.account a
         WHERE a.account_id = ANY (ARRAY(
             SELECT unnest(ARRAY[coalesce(o.merged_into, y.account_id), o.household_id] || o.left_households)
             FROM loyalty.purchase q
                  CROSS JOIN LATERAL (SELECT q.member_id UNION ALL
                      SELECT e.account_id FROM loyalty.entry e WHERE e.source_id = q.purchase_id UNION ALL
-                     SELECT e.account_id FROM loyalty.entry e WHERE e.source_id = q.redemption_id) y (account_id)
+                     SELECT e.account_id FROM loyalty.entry e WHERE e.source_id = q.redemption_id UNION ALL SELECT unnest(ARRAY[x.friend_id, x.referrer_id]) FROM loyalty.referral x WHERE x.purchase_id = q.purchase_id) y (account_id)
                  LEFT JOIN loyalty.account o ON o.account_id = y.account_id
             WHERE q.purchase_id = ANY (purchases)))
         ORDER BY a.account_id FOR NO KEY UPDATE;
@@ -395,6 +395,9 @@ BEGIN
     PERFORM loyalty.stamp_purchases(purchases, false);
     IF EXISTS (SELECT FROM loyalty.challenge) THEN
         PERFORM loyalty.track_all(ARRAY(SELECT DISTINCT q FROM unnest(purchases) q WHERE q IS NOT NULL ORDER BY q));
+    END IF;
+    IF EXISTS (SELECT FROM loyalty.referral x WHERE x.purchase_id = ANY (purchases)) THEN
+        PERFORM loyalty.settle_referrals(purchases);
     END IF;
     RETURN NULL;
 END

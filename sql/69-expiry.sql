@@ -134,7 +134,7 @@ COMMENT ON VIEW loyalty.partner_liability IS 'Points on the books by the partner
 
 CREATE VIEW loyalty.breakage AS
     SELECT f.program_id, f.month,
-           coalesce(sum(f.points) FILTER (WHERE f.kind IN ('earn', 'challenge', 'correct', 'adjust', 'open', 'import', 'reinstate', 'write_off')), 0) AS given,
+           coalesce(sum(f.points) FILTER (WHERE f.kind IN ('earn', 'challenge', 'referral', 'correct', 'adjust', 'open', 'import', 'reinstate', 'write_off')), 0) AS given,
            coalesce(-sum(f.points) FILTER (WHERE f.kind = 'return'), 0) AS returned,
            coalesce(-sum(f.points) FILTER (WHERE f.kind IN ('redeem', 'capture', 'undo')), 0) AS spent,
            coalesce(-sum(f.points) FILTER (WHERE f.kind = 'expire'), 0) AS expired,

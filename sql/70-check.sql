@@ -253,6 +253,8 @@ AS $$
     UNION ALL
     SELECT * FROM loyalty.check_reviews()
     UNION ALL
+    SELECT * FROM loyalty.check_referrals()
+    UNION ALL
     SELECT 'the engine''s triggers stand and are enabled', NULL, w.relation || '.' || w.trigger
         FROM (VALUES ('purchase', 'award_insert'), ('purchase', 'award_update'), ('purchase', 'refuse_change'), ('purchase', 'refuse_key_change'), ('purchase', 'keep_returned'), ('purchase', 'check_paid'), ('purchase', 'check_paid_change'),
                      ('activity', 'award_insert'), ('activity', 'award_update'), ('activity', 'refuse_change'), ('activity', 'refuse_key_change'),
@@ -265,6 +267,7 @@ AS $$
                      ('coupon_use', 'keep_coupon'), ('coupon_use', 'refuse_change'), ('stamp', 'refuse_change'), ('stamp_sheet', 'refuse_change'),
                      ('stamp_card', 'keep_stamp_card'), ('stamp_card', 'refuse_change'), ('stamp_card', 'configuration_changed'),
                      ('challenge', 'configuration_changed'), ('challenge', 'keep_challenge'), ('challenge', 'refuse_change'), ('challenge_grant', 'refuse_change'),
+                     ('referral_policy', 'configuration_changed'), ('referral_policy', 'keep_referral_policy'), ('referral_policy', 'refuse_change'), ('referral', 'refuse_change'), ('referral_change', 'refuse_change'),
                      ('attachment', 'configuration_changed'), ('program', 'configuration_changed'), ('program', 'keep_program'), ('program', 'refuse_change'), ('tier', 'refuse_change'), ('tier', 'configuration_changed'),
                      ('product', 'configuration_changed'), ('rule', 'configuration_changed'),
                      ('rule_version', 'configuration_changed')) AS w (relation, trigger)

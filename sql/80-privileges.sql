@@ -42,6 +42,7 @@ AS $$
         'EXECUTE ON FUNCTION loyalty.tier_progress(bigint)',
         'EXECUTE ON FUNCTION loyalty.cabinet(bigint)',
         'EXECUTE ON FUNCTION loyalty.challenges(bigint, timestamptz), loyalty.join_challenge(bigint, integer)',
+        'EXECUTE ON FUNCTION loyalty.referral_code(bigint), loyalty.invite(bigint, text, text), loyalty.refer(bigint, text, text, timestamptz), loyalty.referrals(bigint)',
         'EXECUTE ON FUNCTION loyalty.vouchers(bigint)',
         'EXECUTE ON FUNCTION loyalty.rewards_for(bigint), loyalty.claim, loyalty.undo_claim(bigint, text, text), loyalty.distinctions(bigint)',
         'EXECUTE ON FUNCTION loyalty.coupons(bigint), loyalty.issue_coupon(bigint, text, text), loyalty.use_coupon, loyalty.release_coupon(bigint, text, text), loyalty.is_code(text)',
@@ -74,6 +75,7 @@ AS $$
         'SELECT (coupon_id, program_id, pool_id, status, member_id, key, issued_at, issued_by, valid_until, voided_at, reason) ON loyalty.coupon',
         'SELECT ON loyalty.stamp_card, loyalty.stamp, loyalty.stamp_sheet',
         'SELECT ON loyalty.challenge, loyalty.challenge_member, loyalty.challenge_item, loyalty.challenge_progress, loyalty.challenge_grant, loyalty.challenge_result, loyalty.member_badge',
+        'SELECT ON loyalty.referral_policy, loyalty.referral, loyalty.referral_change, loyalty.referral_review, loyalty.referral_funnel, loyalty.referral_tree',
         'EXECUTE ON FUNCTION loyalty.breakdown_rules(bytea), loyalty.breakdown_lines(bytea), loyalty.lots_at, loyalty.age_band(interval)',
         'EXECUTE ON FUNCTION loyalty.describe(integer, text)'])
 $$;
@@ -111,9 +113,10 @@ AS $$
         'EXECUTE ON FUNCTION loyalty.add_stamp_card, loyalty.retire_stamp_card(integer, text, text)',
         'EXECUTE ON FUNCTION loyalty.add_challenge, loyalty.retire_challenge',
         'EXECUTE ON FUNCTION loyalty.approve(bigint, text), loyalty.approve(bigint[], text), loyalty.refuse(bigint, text), loyalty.refuse(bigint[], text)',
+        'EXECUTE ON FUNCTION loyalty.set_referral, loyalty.retire_referral(integer, text), loyalty.approve_referral(bigint, text), loyalty.refuse_referral(bigint, text)',
         'EXECUTE ON FUNCTION loyalty.release_award(bigint), loyalty.check()'])
 $$;
-COMMENT ON FUNCTION loyalty.grant_admin(regrole) IS 'Lets a role run the programme: rules, tiers, adjustments, imports, releases, vouchers, rewards, coupons, stamp cards, challenges. Jobs, attach and the engine''s own functions stay with the owner of the extension';
+COMMENT ON FUNCTION loyalty.grant_admin(regrole) IS 'Lets a role run the programme: rules, tiers, adjustments, imports, releases, vouchers, rewards, coupons, stamp cards, challenges, referrals. Jobs, attach and the engine''s own functions stay with the owner of the extension';
 REVOKE ALL ON FUNCTION loyalty.grant_admin(regrole) FROM PUBLIC;
 
 /* What pg_dump must carry: all of it is the user's data. */
@@ -125,6 +128,7 @@ BEGIN
         'program', 'tier', 'product', 'rule', 'rule_version', 'exchange_rate', 'member', 'account',
         'household_member', 'household_id_seq', 'tier_change', 'purchase', 'activity', 'purchase_return', 'returned', 'entry', 'held_award', 'attachment', 'attachment_attachment_id_seq',
         'challenge', 'challenge_challenge_id_seq', 'challenge_member', 'challenge_item', 'challenge_progress', 'challenge_grant',
+        'referral_policy', 'referral_policy_policy_id_seq', 'referral_code', 'referral', 'referral_change',
         'voucher', 'voucher_key', 'voucher_id_seq', 'redemption_proof', 'redemption_proof_proof_id_seq', 'cashier_limit', 'cashier_day',
         'stock_share', 'reward', 'claim', 'reward_taken', 'coupon_pool', 'coupon', 'coupon_use', 'coupon_taken', 'stamp_card', 'stamp', 'stamp_sheet',
         'stock_id_seq', 'reward_reward_id_seq', 'claim_id_seq', 'coupon_pool_pool_id_seq', 'coupon_id_seq', 'stamp_card_card_id_seq', 'stamp_id_seq',

@@ -69,6 +69,7 @@ typedef struct Batch
 	MemoryContext scratch;		/* the decision on one event */
 	Event	  **event;
 	int			nevents;
+	Referred	referred;		/* of the whole statement */
 } Batch;
 
 /* ------------------------------------------------------------------------
@@ -207,15 +208,46 @@ award_wallets(Batch *batch, Ledger *ledger, const Account *account, Event *event
 	}
 }
 
-/* Award the events of a chunk. */
-static void
-award_chunk(Batch *batch, Ledger *ledger)
+/* The members of a chunk's events, 0 where there is none. */
+static int64 *
+chunk_members(const Batch *batch)
 {
 	int64	   *ids = palloc(sizeof(int64) * batch->nevents);
 
 	for (int i = 0; i < batch->nevents; i++)
 		ids[i] = batch->event[i]->member_id;
-	LedgerLock(ledger, ids, batch->nevents);
+	return ids;
+}
+
+/* The ids of a chunk's events, in their order. */
+static int64 *
+chunk_sources(const Batch *batch)
+{
+	int64	   *ids = palloc(sizeof(int64) * batch->nevents);
+
+	for (int i = 0; i < batch->nevents; i++)
+		ids[i] = batch->event[i]->source_id;
+	return ids;
+}
+
+/* Add those who referred a chunk's members to the accounts to be locked. */
+static int64 *
+add_referrers(Batch *batch, int64 *ids, int *n)
+{
+	if (batch->event[0]->kind != ON_PURCHASE || !ReferralsExist())
+		return ids;
+	return ReferralsFind(&batch->referred, chunk_members(batch), chunk_sources(batch),
+						 batch->nevents, !batch->correcting, ids, n);
+}
+
+/* Award the events of a chunk. */
+static void
+award_chunk(Batch *batch, Ledger *ledger)
+{
+	int			n = batch->nevents;
+	int64	   *ids = add_referrers(batch, chunk_members(batch), &n);
+
+	LedgerLock(ledger, ids, n);
 	order_by_home(batch, ledger);
 	lock_wallets(batch, ledger, NULL, 0);
 	for (int i = 0; i < batch->nevents; i++)
@@ -359,14 +391,12 @@ posted_of(const Posted *posted, int n, int64 source_id, int *first)
 static void
 correct_chunk(Batch *batch, Ledger *ledger)
 {
-	int64	   *sources = palloc(sizeof(int64) * batch->nevents);
+	int64	   *sources = chunk_sources(batch);
 	int64	   *ids;
 	Posted	   *posted;
 	int			nposted;
 	int			n = 0;
 
-	for (int i = 0; i < batch->nevents; i++)
-		sources[i] = batch->event[i]->source_id;
 	nposted = LedgerPosted(ledger, sources, batch->nevents, &posted);
 	ids = palloc(sizeof(int64) * (batch->nevents + 2 * nposted));
 	for (int i = 0; i < batch->nevents; i++)
@@ -383,6 +413,7 @@ correct_chunk(Batch *batch, Ledger *ledger)
 		if (posted[i].member_id != 0)
 			ids[n++] = WalletMember(posted[i].member_id);
 	}
+	ids = add_referrers(batch, ids, &n);
 	if (n > 0)
 		LedgerLock(ledger, ids, n);
 	lock_wallets(batch, ledger, posted, nposted);
@@ -394,17 +425,6 @@ correct_chunk(Batch *batch, Ledger *ledger)
 
 		correct_event(batch, ledger, batch->event[i], &posted[first], count);
 	}
-}
-
-/* The ids of a chunk's events, in their order. */
-static int64 *
-chunk_sources(const Batch *batch)
-{
-	int64	   *ids = palloc(sizeof(int64) * batch->nevents);
-
-	for (int i = 0; i < batch->nevents; i++)
-		ids[i] = batch->event[i]->source_id;
-	return ids;
 }
 
 /* Stamp the cards of a chunk's members, where a programme has cards. */
@@ -601,28 +621,91 @@ lock_households(Batch *batch, const Homes *homes)
 	MemoryContextReset(batch->chunk);
 }
 
-/* Lock every member of a sorted statement, then every household. */
+static int
+compare_ids(const void *a, const void *b)
+{
+	int64		left = *(const int64 *) a;
+	int64		right = *(const int64 *) b;
+
+	return (left > right) - (left < right);
+}
+
+/* Read the next row of a sorted statement that is to be awarded or corrected; false at the end. */
+static bool
+next_order(Batch *batch, Tuplesortstate *sort, TupleTableSlot *slot, Event *order)
+{
+	while (tuplesort_gettupleslot(sort, true, false, slot, NULL))
+	{
+		EventReadOrder(batch->layout, slot, order);
+		if (!is_restored(batch, order))
+			return true;
+	}
+	return false;
+}
+
+/* The other accounts of the referrals that a sorted statement concerns, ascending. */
+static int64 *
+referred_accounts(Batch *batch, Tuplesortstate *sort, TupleTableSlot *slot, int *count)
+{
+	int64	   *members = palloc(sizeof(int64) * CHUNK_EVENTS);
+	int64	   *sources = palloc(sizeof(int64) * CHUNK_EVENTS);
+	int64	   *ids = NULL;
+	bool		more = ReferralsExist();
+
+	*count = 0;
+	while (more)
+	{
+		Event		order;
+		int			n = 0;
+
+		while (n < CHUNK_EVENTS && (more = next_order(batch, sort, slot, &order)))
+		{
+			members[n] = order.member_id;
+			sources[n++] = order.source_id;
+		}
+		if (order.kind == ON_PURCHASE && n > 0)
+			ids = ReferralsFind(NULL, members, sources, n, !batch->correcting, ids, count);
+	}
+	tuplesort_rescan(sort);
+	if (*count > 0)
+		qsort(ids, *count, sizeof(int64), compare_ids);
+	return ids;
+}
+
+/* Take an account to be locked; lock those taken so far when they are a chunk. */
+static void
+take_member(Batch *batch, int64 *members, int *n, int64 member_id, Homes *homes)
+{
+	if (*n > 0 && members[*n - 1] == member_id)
+		return;
+	members[(*n)++] = member_id;
+	if (*n < CHUNK_EVENTS)
+		return;
+	lock_members(batch, members, *n, homes);
+	*n = 0;
+}
+
+/* Lock every member of a sorted statement and of its referrals, then every household. */
 static void
 lock_in_order(Batch *batch, Tuplesortstate *sort, TupleTableSlot *slot, Homes *homes)
 {
+	int			nreferred;
+	int64	   *referred = referred_accounts(batch, sort, slot, &nreferred);
 	int64	   *members = palloc(sizeof(int64) * CHUNK_EVENTS);
+	int			next = 0;
 	int			n = 0;
+	Event		order;
 
-	while (tuplesort_gettupleslot(sort, true, false, slot, NULL))
+	while (next_order(batch, sort, slot, &order))
 	{
-		Event		order;
-
-		EventReadOrder(batch->layout, slot, &order);
-		if (!order.has_member || is_restored(batch, &order) ||
-			(n > 0 && members[n - 1] == order.member_id))
+		if (!order.has_member)
 			continue;
-		members[n++] = order.member_id;
-		if (n == CHUNK_EVENTS)
-		{
-			lock_members(batch, members, n, homes);
-			n = 0;
-		}
+		while (next < nreferred && referred[next] < order.member_id)
+			take_member(batch, members, &n, referred[next++], homes);
+		take_member(batch, members, &n, order.member_id, homes);
 	}
+	while (next < nreferred)
+		take_member(batch, members, &n, referred[next++], homes);
 	if (n > 0)
 		lock_members(batch, members, n, homes);
 	if (homes->n > 0)
@@ -691,7 +774,7 @@ process_sorted(Batch *batch, Tuplesortstate *sort, TupleDesc desc)
 }
 
 /*
- * Process a large statement whose members may share accounts.
+ * Process a large statement whose members may share accounts, or be referred.
  *
  * All is locked before the first chunk, members first: in the order of the
  * members the households are in no order.  Then rows are taken in the order of
@@ -731,7 +814,7 @@ process_rows(Batch *batch, Tuplestorestate *rows, TupleDesc desc)
 		process_chunk(batch);
 	else
 	{
-		bool		shared = LedgerHasHouseholds();
+		bool		shared = LedgerHasHouseholds() || ReferralsExist();
 		Tuplesortstate *sort = sort_rows(batch, rows, slot,
 										 shared ? TUPLESORT_RANDOMACCESS : TUPLESORT_NONE);
 
@@ -794,6 +877,7 @@ loyalty_award(PG_FUNCTION_ARGS)
 	batch = palloc0(sizeof(Batch));
 	batch->layout = EventLayoutOf(RelationGetDescr(trigger->tg_relation), kind);
 	batch->correcting = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event);
+	batch->referred.context = CurrentMemoryContext;
 	batch->event = palloc(sizeof(Event *) *
 						  Min(CHUNK_EVENTS, tuplestore_tuple_count(trigger->tg_newtable)));
 	/* many rows: keep the pages of a chunk for the next one */
@@ -807,6 +891,7 @@ loyalty_award(PG_FUNCTION_ARGS)
 	PG_TRY();
 	{
 		process_rows(batch, trigger->tg_newtable, RelationGetDescr(trigger->tg_relation));
+		ReferralsSettle(&batch->referred);
 	}
 	PG_FINALLY();
 	{

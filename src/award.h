@@ -20,6 +20,15 @@ typedef struct AwardOutcome
 	int			tier_after;
 } AwardOutcome;
 
+/* The purchases of a statement that concern a referral */
+typedef struct Referred
+{
+	MemoryContext context;
+	int64	   *source;
+	int			n;
+	int			size;
+} Referred;
+
 extern void AwardPrepare(Program *program, Event *event);
 extern void AwardPersonFacts(Ledger *ledger, const Program *program, const Event *event,
 							 MemberFacts *facts);
@@ -47,6 +56,10 @@ extern void StampPurchases(const int64 *purchase_ids, int n);
 extern void EventFromDatum(HeapTupleHeader header, RuleEvent kind, Event *event);
 extern bool ChallengesExist(void);
 extern void ChallengesTrack(const int64 *sources, int n, bool fresh);
+extern bool ReferralsExist(void);
+extern int64 *ReferralsFind(Referred *referred, const int64 *members, const int64 *sources, int n,
+							bool fresh, int64 *ids, int *nids);
+extern void ReferralsSettle(const Referred *referred);
 extern int64 CorrectPoints(Ledger *ledger, const Program *program, Account *account,
 						   const Event *event, const Posted *posted, int64 difference,
 						   const Posting *like);

@@ -4,7 +4,7 @@
  *
  * Grouped by hundreds: LY0 configuration, LY1 the facts of a transaction,
  * LY2 rules, LY3 members and accounts, LY4 points, LY5 attached tables,
- * LY6 keys and vouchers, LY7 rewards, coupons, stamps and challenges, LY9 the books
+ * LY6 keys and vouchers, LY7 rewards, coupons, stamps, challenges and referrals, LY9 the books
  * themselves.  Each code has a test.
  */
 #ifndef LOYALTY_ERRORS_H
@@ -85,7 +85,7 @@
 #define ERRCODE_LY_FORGED_TOKEN				LY('6', '1', '1')
 #define ERRCODE_LY_INVALID_VOUCHER			LY('6', '1', '8')
 
-/* LY7: rewards, coupons, stamps and challenges are raised in SQL */
+/* LY7: rewards, coupons, stamps, challenges and referrals are raised in SQL */
 
 /* LY9: the books themselves */
 #define ERRCODE_LY_APPEND_ONLY				LY('9', '0', '1')

@@ -54,7 +54,7 @@ typedef struct RuleBucket
 static Program *programs[64];	/* newest snapshot of each programme seen */
 static int	nprograms = 0;
 static Program *orphans = NULL; /* dropped from the cache while somebody used them */
-static Oid	watched[8];			/* the configuration tables */
+static Oid	watched[16];			/* the configuration tables */
 static int	nwatched = 0;
 static uint64 generation = 0;	/* of the configuration */
 static uint64 relcache_generation = 0;	/* of anything */
@@ -147,7 +147,7 @@ watch_tables(void)
 {
 	static const char *const names[] = {
 		"program", "tier", "product", "rule", "rule_version", "exchange_rate", "stamp_card",
-		"challenge"
+		"challenge", "referral_policy"
 	};
 
 	for (size_t i = 0; i < lengthof(names); i++)

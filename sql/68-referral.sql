@@ -340,7 +340,7 @@ AS $$
 DECLARE
     m loyalty.member := loyalty.require_referrer(friend_member_id);
     referrer bigint := loyalty.find_referrer(m.program_id, code);
-    policy loyalty.referral_policy := loyalty.open_policy(m.program_id);
+    policy loyalty.referral_policy;
     id bigint;
 BEGIN
     PERFORM FROM loyalty.account a WHERE a.account_id IN (m.member_id, referrer) ORDER BY a.merged_into IS NULL, a.account_id FOR NO KEY UPDATE;
@@ -348,6 +348,7 @@ BEGIN
     IF FOUND THEN
         RETURN id;
     END IF;
+    policy := loyalty.open_policy(m.program_id);
     IF EXISTS (SELECT FROM loyalty.account a WHERE a.account_id IN (m.member_id, referrer) AND a.merged_into IS NOT NULL) THEN
         RAISE EXCEPTION 'member % or member % was merged into another meanwhile', m.member_id, referrer USING ERRCODE = '40001', HINT = 'Try again.';
     END IF;
@@ -441,8 +442,10 @@ DECLARE
     shared text;
 BEGIN
     IF mine <> '{}' AND with_friends THEN
-        SELECT min(k.name) INTO shared FROM loyalty.referral o CROSS JOIN LATERAL loyalty.referral_marks(o.friend_id, names, p.occurred_at) k
-            WHERE o.referrer_id = r.referrer_id AND o.referral_id <> r.referral_id AND o.qualified_at IS NOT NULL AND format('%s=%s', k.name, k.value) = ANY (mine);
+        SELECT min(k.name) INTO shared
+            FROM (SELECT x.friend_id FROM loyalty.referral x WHERE x.referrer_id = r.referrer_id AND x.referral_id <> r.referral_id AND x.qualified_at IS NOT NULL
+                  ORDER BY x.qualified_at DESC LIMIT 100) o CROSS JOIN LATERAL loyalty.referral_marks(o.friend_id, names, p.occurred_at) k
+            WHERE format('%s=%s', k.name, k.value) = ANY (mine);
     ELSIF mine <> '{}' THEN
         SELECT min(k.name) INTO shared FROM loyalty.referral_marks(r.referrer_id, names, p.occurred_at) k WHERE format('%s=%s', k.name, k.value) = ANY (mine);
     END IF;
@@ -791,8 +794,9 @@ AS $$
         WHERE r.state IS DISTINCT FROM c.state
     UNION ALL
     SELECT 'a referral stands on a purchase that qualifies', r.friend_id, format('referral %s, purchase %s', r.referral_id, r.purchase_id)
-        FROM loyalty.referral r LEFT JOIN loyalty.purchase p USING (purchase_id)
-        WHERE r.state IN ('review', 'rewarded') AND (p.purchase_id IS NULL OR loyalty.still_qualifies(r, p) IS NOT NULL)
+        FROM loyalty.referral r JOIN loyalty.program g USING (program_id) LEFT JOIN loyalty.purchase p USING (purchase_id)
+        -- rates of exchange may have changed since
+        WHERE r.state IN ('review', 'rewarded') AND (p.purchase_id IS NULL OR (coalesce(p.currency, g.currency) = g.currency AND loyalty.still_qualifies(r, p) IS NOT NULL))
     UNION ALL
     SELECT 'referrals are among members of their programme', r.friend_id, format('referral %s', r.referral_id)
         FROM loyalty.referral r LEFT JOIN loyalty.member a ON a.member_id = r.referrer_id LEFT JOIN loyalty.member f ON f.member_id = r.friend_id

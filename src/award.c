@@ -663,7 +663,7 @@ referred_accounts(Batch *batch, Tuplesortstate *sort, TupleTableSlot *slot, int 
 			members[n] = order.member_id;
 			sources[n++] = order.source_id;
 		}
-		if (order.kind == ON_PURCHASE && n > 0)
+		if (n > 0 && order.kind == ON_PURCHASE)
 			ids = ReferralsFind(NULL, members, sources, n, !batch->correcting, ids, count);
 	}
 	tuplesort_rescan(sort);

@@ -17,6 +17,7 @@
 #include "executor/spi.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
@@ -56,16 +57,57 @@ ReferralsExist(void)
  * Whom a chunk concerns
  * ------------------------------------------------------------------------ */
 
-static const char *const find_query =
-"SELECT r.friend_id, r.referrer_id, r.purchase_id FROM loyalty.referral r"
-" WHERE r.friend_id = ANY ($1) AND r.state = 'registered'"
-/* what was given may stand in a household that its member has left */
-" UNION ALL"
-" SELECT r.friend_id, x.account_id, r.purchase_id FROM loyalty.referral r"
-" CROSS JOIN LATERAL (SELECT r.referrer_id UNION ALL"
-" SELECT pg_catalog.unnest(a.left_households) FROM loyalty.account a"
-" WHERE a.account_id IN (r.friend_id, r.referrer_id)) x (account_id)"
-" WHERE r.purchase_id = ANY ($2) AND r.state IN ('review', 'rewarded')";
+typedef enum FindName
+{
+	FIND_ONE,					/* a new purchase of one member */
+	FIND_MANY,					/* new purchases */
+	FIND_CHANGED,				/* purchases of which some may have qualified before */
+	FIND_COUNT
+} FindName;
+
+#define FIND_SELECT "SELECT r.friend_id, r.referrer_id, r.purchase_id FROM loyalty.referral r"
+
+static const char *const find_sql[FIND_COUNT] = {
+	[FIND_ONE] = FIND_SELECT " WHERE r.friend_id = $1 AND r.state = 'registered'",
+	[FIND_MANY] = FIND_SELECT " WHERE r.friend_id = ANY ($1) AND r.state = 'registered'",
+	/* what was given may stand in a household that its member has left */
+	[FIND_CHANGED] = FIND_SELECT " WHERE r.friend_id = ANY ($1) AND r.state = 'registered'"
+	" UNION ALL"
+	" SELECT r.friend_id, x.account_id, r.purchase_id FROM loyalty.referral r"
+	" CROSS JOIN LATERAL (SELECT r.referrer_id UNION ALL"
+	" SELECT pg_catalog.unnest(a.left_households) FROM loyalty.account a"
+	" WHERE a.account_id IN (r.friend_id, r.referrer_id)) x (account_id)"
+	" WHERE r.purchase_id = ANY ($2) AND r.state IN ('review', 'rewarded')",
+};
+
+/*
+ * Run a query by its kept plan, planned once: to plan it takes longer than to
+ * run it.  The plan goes by key, since the table may be empty when it is made.
+ */
+static void
+find(FindName name, Datum *values)
+{
+	static SPIPlanPtr plans[FIND_COUNT];
+	Oid			types[2] = {name == FIND_ONE ? INT8OID : INT8ARRAYOID, INT8ARRAYOID};
+	int			nest = 0;
+
+	if (plans[name] == NULL)
+	{
+		SPIPlanPtr	plan = SPI_prepare_cursor(find_sql[name], name == FIND_CHANGED ? 2 : 1, types,
+											  CURSOR_OPT_GENERIC_PLAN);
+
+		if (plan == NULL || SPI_keepplan(plan) != 0)
+			elog(ERROR, "could not prepare the query for referrals");
+		plans[name] = plan;
+		nest = NewGUCNestLevel();
+		(void) set_config_option("enable_seqscan", "off", PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
+	}
+	if (SPI_execute_plan(plans[name], values, NULL, false, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not look for referrals");
+	if (nest != 0)
+		AtEOXact_GUC(false, nest);
+}
 
 /* An array of bigints for a query. */
 static Datum
@@ -144,25 +186,18 @@ int64 *
 ReferralsFind(Referred *referred, const int64 *members, const int64 *sources, int n, bool fresh,
 			  int64 *ids, int *nids)
 {
-	static SPIPlanPtr plan = NULL;
-	Oid			types[2] = {INT8ARRAYOID, INT8ARRAYOID};
-	Datum		values[2];
+	FindName	name = !fresh ? FIND_CHANGED : n == 1 ? FIND_ONE : FIND_MANY;
+	Datum		values[2] = {0, 0};
 	int64	   *all;
 
-	if (plan == NULL)
-	{
-		SPIPlanPtr	prepared = SPI_prepare(find_query, 2, types);
-
-		if (prepared == NULL || SPI_keepplan(prepared) != 0)
-			elog(ERROR, "could not prepare the query for referrals");
-		plan = prepared;
-	}
-	values[0] = bigints(members, n);
-	values[1] = bigints(sources, fresh ? 0 : n);
-	if (SPI_execute_plan(plan, values, NULL, false, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not look for referrals");
-	pfree(DatumGetPointer(values[0]));
-	pfree(DatumGetPointer(values[1]));
+	values[0] = name == FIND_ONE ? Int64GetDatum(members[0]) : bigints(members, n);
+	if (name == FIND_CHANGED)
+		values[1] = bigints(sources, n);
+	find(name, values);
+	if (name != FIND_ONE)
+		pfree(DatumGetPointer(values[0]));
+	if (name == FIND_CHANGED)
+		pfree(DatumGetPointer(values[1]));
 	if (SPI_processed == 0)
 		return ids;
 	all = palloc(sizeof(int64) * (*nids + 2 * SPI_processed));

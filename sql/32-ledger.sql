@@ -32,7 +32,7 @@ COMMENT ON COLUMN loyalty.entry.breakdown IS 'Which rule versions gave what, and
 COMMENT ON COLUMN loyalty.entry.actor IS 'The role that had connected (session_user); a role taken on with SET ROLE does not change it';
 COMMENT ON COLUMN loyalty.entry.key IS 'Idempotency key of an adjustment or import, unique in the account for ever';
 COMMENT ON COLUMN loyalty.entry.detail IS 'What was asked for and what came of it: money, references, the other side of a transfer';
-COMMENT ON COLUMN loyalty.entry.hash IS 'BLAKE2b-256 over the previous entry''s hash and this entry''s canonical bytes';
+COMMENT ON COLUMN loyalty.entry.hash IS 'BLAKE2b-256 over the previous entry''s hash and this entry''s canonical bytes; where a key chained it 33 bytes, the first of which is the key''s number';
 
 CREATE TABLE loyalty.held_award (
     source_id   bigint PRIMARY KEY,

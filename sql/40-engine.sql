@@ -204,7 +204,7 @@ CREATE FUNCTION loyalty.breakdown_lines(breakdown bytea)
 REVOKE ALL ON FUNCTION loyalty.breakdown_lines(bytea) FROM PUBLIC;
 COMMENT ON FUNCTION loyalty.breakdown_lines(bytea) IS 'The lines'' shares of an award';
 
-CREATE FUNCTION loyalty.entry_hash(previous bytea, entry loyalty.entry) RETURNS bytea
-    LANGUAGE C IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'loyalty_entry_hash';
-REVOKE ALL ON FUNCTION loyalty.entry_hash(bytea, loyalty.entry) FROM PUBLIC;
-COMMENT ON FUNCTION loyalty.entry_hash(bytea, loyalty.entry) IS 'The hash that an entry must have behind the previous one (NULL or empty: the first)';
+CREATE FUNCTION loyalty.is_chained(previous bytea, entry loyalty.entry) RETURNS boolean
+    LANGUAGE C STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'loyalty_is_chained';
+REVOKE ALL ON FUNCTION loyalty.is_chained(bytea, loyalty.entry) FROM PUBLIC;
+COMMENT ON FUNCTION loyalty.is_chained(bytea, loyalty.entry) IS 'Whether an entry''s hash is right behind the previous one (NULL or empty: the first); NULL where its key is not in the key file';

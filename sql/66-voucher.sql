@@ -108,10 +108,10 @@ CREATE TRIGGER refuse_change BEFORE UPDATE OR DELETE OR TRUNCATE ON loyalty.vouc
  * Keys
  * ------------------------------------------------------------------------ */
 
-CREATE FUNCTION loyalty.make_key(id integer) RETURNS text
+CREATE FUNCTION loyalty.make_key(id integer, kind text DEFAULT 'ed25519') RETURNS text
     LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'loyalty_make_key';
-COMMENT ON FUNCTION loyalty.make_key(integer) IS 'A line for the key file with a fresh secret, kept nowhere; superusers only';
-REVOKE ALL ON FUNCTION loyalty.make_key(integer) FROM PUBLIC;
+COMMENT ON FUNCTION loyalty.make_key(integer, text) IS 'A line for the key file with a fresh secret, kept nowhere: ed25519 signs, blake2b chains entries; superusers only';
+REVOKE ALL ON FUNCTION loyalty.make_key(integer, text) FROM PUBLIC;
 
 CREATE FUNCTION loyalty.voucher_keys() RETURNS TABLE (key_id integer, public_key bytea, status text)
     LANGUAGE C STABLE ROWS 4 AS 'MODULE_PATHNAME', 'loyalty_voucher_keys';

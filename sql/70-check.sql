@@ -59,6 +59,10 @@ AS $$
             (SELECT t.changed_at, t.until FROM loyalty.tier_change t WHERE t.account_id = a.account_id ORDER BY t.number DESC LIMIT 1) c
         WHERE (a.tier_since, a.tier_until) IS DISTINCT FROM (c.changed_at, c.until)
     UNION ALL
+    SELECT 'an account that never had a tier has no times of one', a.account_id, format('since %s until %s', a.tier_since, a.tier_until)
+        FROM loyalty.account a
+        WHERE (a.tier_since IS NOT NULL OR a.tier_until IS NOT NULL OR a.tier_pinned IS NOT NULL) AND NOT EXISTS (SELECT FROM loyalty.tier_change t WHERE t.account_id = a.account_id)
+    UNION ALL
     SELECT 'rule versions that awards pinned are kept', NULL, format('rule version %s', x.rule_version_id)
         FROM (SELECT DISTINCT r.rule_version_id FROM loyalty.entry e CROSS JOIN LATERAL loyalty.breakdown_rules(e.breakdown) r WHERE r.rule_version_id > 0) x
         WHERE NOT EXISTS (SELECT FROM loyalty.rule_version v WHERE v.rule_version_id = x.rule_version_id)
@@ -78,7 +82,7 @@ CREATE FUNCTION loyalty.check() RETURNS TABLE (invariant text, account_id bigint
 AS $$
     WITH e AS MATERIALIZED (
         SELECT n.account_id, n.seq, n.points, n.lots, n.tally, n.hash, n.source_id, n.kind, n.key,
-               loyalty.entry_hash(lag(n.hash) OVER w, n.entry) = n.hash AS chained,
+               loyalty.is_chained(lag(n.hash) OVER w, n.entry) AS chained,
                n.seq - coalesce(lag(n.seq) OVER w, 0) AS step
         FROM (SELECT entry, entry.* FROM loyalty.entry) AS n (entry)
         WINDOW w AS (PARTITION BY n.account_id ORDER BY n.seq)),

@@ -114,7 +114,7 @@ AS $$
         'EXECUTE ON FUNCTION loyalty.add_challenge, loyalty.retire_challenge',
         'EXECUTE ON FUNCTION loyalty.approve(bigint, text), loyalty.approve(bigint[], text), loyalty.refuse(bigint, text), loyalty.refuse(bigint[], text)',
         'EXECUTE ON FUNCTION loyalty.set_referral, loyalty.retire_referral(integer, text), loyalty.approve_referral(bigint, text), loyalty.refuse_referral(bigint, text)',
-        'EXECUTE ON FUNCTION loyalty.release_award(bigint), loyalty.check()'])
+        'EXECUTE ON FUNCTION loyalty.release_award(bigint), loyalty.check(), loyalty.verify'])
 $$;
 COMMENT ON FUNCTION loyalty.grant_admin(regrole) IS 'Lets a role run the programme: rules, tiers, adjustments, imports, releases, vouchers, rewards, coupons, stamp cards, challenges, referrals. Jobs, attach and the engine''s own functions stay with the owner of the extension';
 REVOKE ALL ON FUNCTION loyalty.grant_admin(regrole) FROM PUBLIC;

@@ -3,10 +3,13 @@
  *	  The key file that loyalty.key_file names: one key a line,
  *
  *		<id 1 to 255> ed25519 <64 hexadecimal digits> [signing|verifying|retired]
+ *		<id 1 to 255> blake2b <64 hexadecimal digits> [chaining|verifying|retired]
  *
- * with # before a comment.  Read anew whenever a key is needed, wiped before
- * control leaves this file.  No secret, and nothing of the file's text, gets
- * into a message: a damaged line may hold a secret anywhere.
+ * with # before a comment.  Read anew whenever a key is needed to sign, wiped
+ * before control leaves this file.  The keys of chains, which every entry
+ * needs, are kept in guarded memory for as long as the file stays what it was.
+ * No secret, and nothing of the file's text, gets into a message: a damaged
+ * line may hold a secret anywhere.
  */
 #include "postgres.h"
 
@@ -28,6 +31,7 @@
 /* A key with its secret */
 typedef struct SecretKey
 {
+	KeyKind		kind;
 	PublicKey	known;
 	uint8		seed[SIGNATURE_SEED_BYTES];
 } SecretKey;
@@ -40,14 +44,18 @@ typedef struct KeyRing
 
 static char *key_file = NULL;
 
-static const char *const status_names[] = {"signing", "verifying", "retired"};
+static const char *const kind_names[] = {"ed25519", "blake2b"};
+static const char *const status_names[][3] = {
+	{"signing", "verifying", "retired"},
+	{"chaining", "verifying", "retired"}
+};
 
 /* Define the setting. */
 void
 KeysInit(void)
 {
 	DefineCustomStringVariable("loyalty.key_file",
-							   "File with the keys that sign vouchers.",
+							   "File with the keys that sign vouchers and chain entries.",
 							   "Outside of the data directory, owned by the server's user, "
 							   "readable by nobody else.",
 							   &key_file, "", PGC_SIGHUP, GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
@@ -55,9 +63,16 @@ KeysInit(void)
 
 /* The name of a status. */
 const char *
-KeyStatusName(KeyStatus status)
+KeyStatusName(KeyKind kind, KeyStatus status)
 {
-	return status_names[status];
+	return status_names[kind][status];
+}
+
+/* The name of a kind. */
+const char *
+KeyKindName(KeyKind kind)
+{
+	return kind_names[kind];
 }
 
 /* ------------------------------------------------------------------------
@@ -131,16 +146,29 @@ parse_seed(const char *word, size_t length, uint8 *seed)
 	return true;
 }
 
-/* Read a status; none means signing. */
-static bool
-parse_status(const char *word, size_t length, KeyStatus *status)
+/* Find a kind by its name. */
+bool
+KeyKindOf(const char *name, size_t length, KeyKind *kind)
 {
-	*status = KEY_SIGNING;
+	for (int i = 0; i < lengthof(kind_names); i++)
+	{
+		*kind = (KeyKind) i;
+		if (is_word(name, length, kind_names[i]))
+			return true;
+	}
+	return false;
+}
+
+/* Read a status; none means signing or chaining. */
+static bool
+parse_status(const char *word, size_t length, KeyKind kind, KeyStatus *status)
+{
+	*status = KEY_ACTIVE;
 	if (length == 0)
 		return true;
-	for (int i = 0; i < lengthof(status_names); i++)
+	for (int i = 0; i < lengthof(status_names[kind]); i++)
 	{
-		if (is_word(word, length, status_names[i]))
+		if (is_word(word, length, status_names[kind][i]))
 		{
 			*status = (KeyStatus) i;
 			return true;
@@ -182,15 +210,16 @@ parse_line(const char *at, const char *end, KeyRing *ring)
 	if (find_key(ring, key_id) != NULL)
 		return "this number was used above";
 	length = next_word(&at, end, &word);
-	if (!is_word(word, length, "ed25519"))
-		return "behind the number stands ed25519";
 	key = &ring->key[ring->n];
+	if (!KeyKindOf(word, length, &key->kind))
+		return "behind the number stands ed25519 or blake2b";
 	length = next_word(&at, end, &word);
 	if (!parse_seed(word, length, key->seed))
 		return "a seed has 64 hexadecimal digits";
 	length = next_word(&at, end, &word);
-	if (!parse_status(word, length, &key->known.status))
-		return "a status is signing, verifying or retired";
+	if (!parse_status(word, length, key->kind, &key->known.status))
+		return key->kind == KEY_ED25519 ? "a status is signing, verifying or retired" :
+			"a status is chaining, verifying or retired";
 	if (next_word(&at, end, &word) != 0)
 		return "nothing stands behind the status";
 	key->known.key_id = key_id;
@@ -198,15 +227,15 @@ parse_line(const char *at, const char *end, KeyRing *ring)
 	return NULL;
 }
 
-/* Of the keys that may sign only the last does; the others verify. */
+/* Of the keys of a kind that may sign or chain only the last does; the others verify. */
 static void
-choose_signer(KeyRing *ring)
+choose_active(KeyRing *ring, KeyKind kind)
 {
 	bool		found = false;
 
 	for (int i = ring->n - 1; i >= 0; i--)
 	{
-		if (ring->key[i].known.status != KEY_SIGNING)
+		if (ring->key[i].kind != kind || ring->key[i].known.status != KEY_ACTIVE)
 			continue;
 		if (found)
 			ring->key[i].known.status = KEY_VERIFYING;
@@ -234,7 +263,8 @@ parse_file(const char *text, size_t length, KeyRing *ring, int *line)
 		at = stop + 1;
 	}
 	*line = 0;
-	choose_signer(ring);
+	choose_active(ring, KEY_ED25519);
+	choose_active(ring, KEY_BLAKE2B);
 	return NULL;
 }
 
@@ -366,6 +396,15 @@ open_ring(void)
 	return ring;
 }
 
+/* Find a key that signs, NULL where the ring has none of that number. */
+static SecretKey *
+find_signer(KeyRing *ring, int key_id)
+{
+	SecretKey  *key = find_key(ring, key_id);
+
+	return key != NULL && key->kind == KEY_ED25519 ? key : NULL;
+}
+
 /* Refuse a key that the file does not have, or that it has retired. */
 static void
 refuse_key(int key_id, bool retired)
@@ -391,10 +430,13 @@ int
 KeysList(PublicKey *list)
 {
 	KeyRing    *ring = open_ring();
-	int			n = ring->n;
+	int			n = 0;
 
-	for (int i = 0; i < n; i++)
-		list[i] = show_key(&ring->key[i]);
+	for (int i = 0; i < ring->n; i++)
+	{
+		if (ring->key[i].kind == KEY_ED25519)
+			list[n++] = show_key(&ring->key[i]);
+	}
 	close_ring(ring);
 	return n;
 }
@@ -404,7 +446,7 @@ void
 KeysFind(int key_id, PublicKey *found)
 {
 	KeyRing    *ring = open_ring();
-	SecretKey  *key = find_key(ring, key_id);
+	SecretKey  *key = find_signer(ring, key_id);
 	bool		known = key != NULL;
 
 	if (known)
@@ -419,7 +461,7 @@ void
 KeysSign(int key_id, const uint8 *message, size_t length, uint8 *signature)
 {
 	KeyRing    *ring = open_ring();
-	SecretKey  *key = find_key(ring, key_id);
+	SecretKey  *key = find_signer(ring, key_id);
 	bool		known = key != NULL;
 	bool		retired = known && key->known.status == KEY_RETIRED;
 
@@ -428,4 +470,142 @@ KeysSign(int key_id, const uint8 *message, size_t length, uint8 *signature)
 	close_ring(ring);
 	if (!known || retired)
 		refuse_key(key_id, retired);
+}
+
+/* ------------------------------------------------------------------------
+ * The keys of chains
+ * ------------------------------------------------------------------------ */
+
+/* What tells one state of the file from another */
+typedef struct FileState
+{
+	char		path[MAXPGPATH];
+	bool		exists;
+	dev_t		device;
+	ino_t		inode;
+	off_t		size;
+	struct timespec modified;
+	struct timespec changed;
+} FileState;
+
+static KeyRing *chain_keys = NULL;	/* in guarded memory; NULL: none were read */
+static FileState chain_file;
+
+/* Look at the file as it is now; returns whether it is what was read. */
+static bool
+is_unchanged(FileState *now)
+{
+	struct stat info;
+
+	memset(now, 0, sizeof(FileState));
+	strlcpy(now->path, key_file == NULL ? "" : key_file, sizeof(now->path));
+	if (now->path[0] != '\0' && stat(now->path, &info) == 0)
+	{
+		now->exists = true;
+		now->device = info.st_dev;
+		now->inode = info.st_ino;
+		now->size = info.st_size;
+		now->modified = info.st_mtim;
+		now->changed = info.st_ctim;
+	}
+	return strcmp(now->path, chain_file.path) == 0 && now->exists == chain_file.exists &&
+		now->device == chain_file.device && now->inode == chain_file.inode &&
+		now->size == chain_file.size &&
+		memcmp(&now->modified, &chain_file.modified, sizeof(now->modified)) == 0 &&
+		memcmp(&now->changed, &chain_file.changed, sizeof(now->changed)) == 0;
+}
+
+/* Forget the keys of chains. */
+static void
+forget_chain_keys(void)
+{
+	if (chain_keys != NULL)
+		secret_free(chain_keys);
+	chain_keys = NULL;
+}
+
+/* Read the keys of chains; what is wrong, NULL where nothing is. */
+static const char *
+read_chain_keys(int *line)
+{
+	KeyRing    *ring = palloc0(sizeof(KeyRing));
+	char	   *buffer = palloc(MAX_FILE_BYTES);
+	const char *problem = load_keys(ring, buffer, line);
+	KeyRing    *kept = problem == NULL ? secret_allocate(sizeof(KeyRing)) : NULL;
+
+	if (problem == NULL && kept == NULL)
+		problem = "there is no memory for its keys";
+	if (kept != NULL)
+	{
+		for (int i = 0; i < ring->n; i++)
+		{
+			if (ring->key[i].kind == KEY_BLAKE2B)
+				kept->key[kept->n++] = ring->key[i];
+		}
+		forget_chain_keys();
+		chain_keys = kept;
+	}
+	signature_wipe(buffer, MAX_FILE_BYTES);
+	pfree(buffer);
+	close_ring(ring);
+	return problem;
+}
+
+/*
+ * Read the keys of chains where the file has changed.
+ *
+ * A file that cannot be used is no reason to refuse a sale: what was read
+ * before stays good, and where nothing was, entries are chained without a key,
+ * which loyalty.verify() shows.
+ */
+void
+KeysRefresh(void)
+{
+	FileState	now;
+	const char *problem;
+	int			line;
+
+	if ((key_file == NULL || key_file[0] == '\0') && chain_file.path[0] == '\0')
+		return;
+	if (is_unchanged(&now))
+		return;
+	if (strcmp(now.path, chain_file.path) != 0)
+		forget_chain_keys();
+	chain_file = now;
+	if (now.path[0] == '\0')
+		return;
+	signature_start();
+	problem = read_chain_keys(&line);
+	if (problem != NULL)
+		ereport(WARNING,
+				(errcode(ERRCODE_LY_KEY_FILE),
+				 errmsg("the key file cannot be used: entries are chained %s",
+						chain_keys == NULL ? "without a key" : "with the keys read before"),
+				 line == 0 ? errdetail("Of the file: %s.", problem) :
+				 errdetail("Of line %d: %s.", line, problem)));
+}
+
+/* The key that chains, NULL where there is none; good until the next KeysRefresh. */
+const uint8 *
+KeysChaining(int *key_id)
+{
+	*key_id = 0;
+	for (int i = 0; chain_keys != NULL && i < chain_keys->n; i++)
+	{
+		if (chain_keys->key[i].known.status != KEY_ACTIVE)
+			continue;
+		*key_id = chain_keys->key[i].known.key_id;
+		return chain_keys->key[i].seed;
+	}
+	return NULL;
+}
+
+/* The key of a number, NULL where the file has none; good until the next KeysRefresh. */
+const uint8 *
+KeysOfChain(int key_id, bool *retired)
+{
+	SecretKey  *key = chain_keys == NULL ? NULL : find_key(chain_keys, key_id);
+
+	*retired = key != NULL && key->known.status == KEY_RETIRED;
+	return key == NULL ? NULL : key->seed;
 }

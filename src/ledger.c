@@ -36,6 +36,7 @@
 
 #include "compat.h"
 #include "errors.h"
+#include "keys.h"
 
 typedef struct QueuedEntry
 {
@@ -51,7 +52,7 @@ typedef struct QueuedEntry
 	const char *reason;
 	const char *key;
 	Datum		detail;
-	uint8		hash[SEAL_HASH_BYTES];
+	ChainLink	hash;
 } QueuedEntry;
 
 typedef struct QueuedTier
@@ -376,6 +377,7 @@ LedgerOpen(void)
 	Ledger	   *ledger = palloc0(sizeof(Ledger));
 
 	resolve_types();
+	KeysRefresh();
 	ledger->context = CurrentMemoryContext;
 	ledger->now = GetCurrentTransactionStartTimestamp();
 	ledger->actor = GetUserNameFromId(GetSessionUserId(), false);
@@ -396,15 +398,10 @@ copy_varlena(Datum value, bool isnull)
 static void
 read_head(Account *account, Datum value)
 {
-	struct varlena *head = PG_DETOAST_DATUM_PACKED(value);
-	Size		length = VARSIZE_ANY_EXHDR(head);
-
-	if (length != 0 && length != SEAL_HASH_BYTES)
+	if (!SealReadLink(PG_DETOAST_DATUM_PACKED(value), &account->head))
 		ereport(ERROR,
 				(errcode(ERRCODE_LY_BROKEN_BOOKS),
 				 errmsg("head of account " INT64_FORMAT " is not a hash", account->account_id)));
-	account->has_head = length != 0;
-	memcpy(account->head, VARDATA_ANY(head), length);
 }
 
 /* Refuse a hold that the ledger did not write. */
@@ -845,6 +842,8 @@ static void
 chain_entry(Ledger *ledger, Account *account, QueuedEntry *entry)
 {
 	SealedEntry sealed;
+	const uint8 *key;
+	int			key_id;
 
 	sealed.account_id = entry->account_id;
 	sealed.seq = entry->seq;
@@ -865,9 +864,9 @@ chain_entry(Ledger *ledger, Account *account, QueuedEntry *entry)
 	sealed.key = entry->key;
 	sealed.key_length = entry->key == NULL ? 0 : (int) strlen(entry->key);
 	sealed.detail = entry->detail == 0 ? NULL : SealedDetail(entry->detail, &sealed.detail_length);
-	SealEntry(&sealed, account->head, account->has_head, entry->hash);
-	memcpy(account->head, entry->hash, SEAL_HASH_BYTES);
-	account->has_head = true;
+	key = KeysChaining(&key_id);
+	SealEntry(&sealed, &account->head, key_id, key, &entry->hash);
+	account->head = entry->hash;
 }
 
 /* Take a queue slot for one more entry. */
@@ -1338,14 +1337,14 @@ LedgerNextSource(void)
  * Writing
  * ------------------------------------------------------------------------ */
 
-/* Make a bytea of a hash. */
+/* Make a bytea of a link of the chain. */
 static Datum
-hash_datum(const uint8 *hash)
+link_datum(const ChainLink *link)
 {
-	bytea	   *result = palloc(VARHDRSZ + SEAL_HASH_BYTES);
+	bytea	   *result = palloc(VARHDRSZ + SEAL_LINK_BYTES);
 
-	SET_VARSIZE(result, VARHDRSZ + SEAL_HASH_BYTES);
-	memcpy(VARDATA(result), hash, SEAL_HASH_BYTES);
+	SET_VARSIZE(result, VARHDRSZ + link->length);
+	memcpy(VARDATA(result), link->bytes, link->length);
 	return PointerGetDatum(result);
 }
 
@@ -1380,7 +1379,7 @@ entry_columns(const Ledger *ledger, const QueuedEntry *entry, Datum *v, bool *n)
 	n[12] = entry->key == NULL;
 	v[13] = entry->detail;
 	n[13] = entry->detail == 0;
-	v[14] = hash_datum(entry->hash);
+	v[14] = link_datum(&entry->hash);
 }
 
 /* Make an array of an account's open holds. */
@@ -1432,9 +1431,7 @@ account_columns(const Account *account, Datum *v, bool *n)
 	v[6] = Int64GetDatum(account->seq);
 	v[7] = LotsToDatum(&account->lots);
 	v[8] = TallyToDatum(&account->tally);
-	v[9] = hash_datum(account->head);
-	if (!account->has_head)
-		SET_VARSIZE(DatumGetPointer(v[9]), VARHDRSZ);
+	v[9] = link_datum(&account->head);
 	n[10] = account->nholds == 0;
 	v[10] = n[10] ? (Datum) 0 : holds_datum(account);
 }

@@ -50,8 +50,7 @@ typedef struct Account
 	int64		seq;
 	LotSet		lots;
 	TallySet	tally;
-	uint8		head[SEAL_HASH_BYTES];
-	bool		has_head;
+	ChainLink	head;
 
 	int			nholds;
 	Hold	   *hold;			/* open ones */

@@ -10,6 +10,18 @@
 #include "utils/timestamp.h"
 
 #define SEAL_HASH_BYTES 32
+#define SEAL_KEY_BYTES 32
+#define SEAL_LINK_BYTES (1 + SEAL_HASH_BYTES)
+
+/*
+ * A link of a chain, as entry.hash and account.head keep it: a hash, behind its
+ * key's number where it has a key.  Of no length before the first entry.
+ */
+typedef struct ChainLink
+{
+	int			length;
+	uint8		bytes[SEAL_LINK_BYTES];
+} ChainLink;
 
 /* Every column of an entry that its hash covers */
 typedef struct SealedEntry
@@ -36,7 +48,12 @@ typedef struct SealedEntry
 	int			detail_length;
 } SealedEntry;
 
-extern void SealEntry(const SealedEntry *entry, const uint8 *previous, bool has_previous,
-					  uint8 *hash);
+extern void SealEntry(const SealedEntry *entry, const ChainLink *previous, int key_id,
+					  const uint8 *key, ChainLink *link);
+extern uint8 *SealCanonical(const SealedEntry *entry, const ChainLink *previous, int key_id,
+							size_t *length);
+extern bool SealReadLink(const struct varlena *value, ChainLink *link);
+extern int	SealKeyOf(const ChainLink *link);
+extern bool SealSameLink(const ChainLink *a, const ChainLink *b);
 
 #endif							/* LOYALTY_SEAL_H */

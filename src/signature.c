@@ -84,3 +84,23 @@ signature_wipe(void *bytes, size_t length)
 {
 	sodium_memzero(bytes, length);
 }
+
+/* Memory for secrets: zeroed, between guard pages, kept out of swap and core dumps; NULL where there is none left. */
+void *
+secret_allocate(size_t length)
+{
+	void	   *bytes;
+
+	signature_start();
+	bytes = sodium_malloc(length);
+	if (bytes != NULL)
+		sodium_memzero(bytes, length);
+	return bytes;
+}
+
+/* Wipe and free such memory. */
+void
+secret_free(void *bytes)
+{
+	sodium_free(bytes);
+}

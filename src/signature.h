@@ -20,5 +20,7 @@ extern bool signature_verify(const uint8 *signature, const uint8 *message, size_
 extern void signature_tag(const uint8 *bytes, size_t length, uint8 *tag, size_t tag_length);
 extern void signature_random(uint8 *bytes, size_t length);
 extern void signature_wipe(void *bytes, size_t length);
+extern void *secret_allocate(size_t length);
+extern void secret_free(void *bytes);
 
 #endif							/* LOYALTY_SIGNATURE_H */

@@ -43,7 +43,7 @@ make_bytea(const uint8 *bytes, size_t length)
 
 PG_FUNCTION_INFO_V1(loyalty_make_key);
 
-/* make_key(id): a line for the key file with a fresh key. */
+/* make_key(id, kind): a line for the key file with a fresh key. */
 Datum
 loyalty_make_key(PG_FUNCTION_ARGS)
 {
@@ -52,6 +52,8 @@ loyalty_make_key(PG_FUNCTION_ARGS)
 	uint8		seed[SIGNATURE_SEED_BYTES];
 	char		hex[2 * SIGNATURE_SEED_BYTES + 1];
 	text	   *line;
+	text	   *name = PG_GETARG_TEXT_PP(1);
+	KeyKind		kind;
 
 	if (!superuser())
 		ereport(ERROR,
@@ -61,6 +63,10 @@ loyalty_make_key(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_LY_KEY_FILE),
 				 errmsg("a key's number is from 1 to %d", KEYS_MAX)));
+	if (!KeyKindOf(VARDATA_ANY(name), VARSIZE_ANY_EXHDR(name), &kind))
+		ereport(ERROR,
+				(errcode(ERRCODE_LY_KEY_FILE),
+				 errmsg("a key's kind is ed25519, which signs, or blake2b, which chains")));
 	signature_random(seed, sizeof(seed));
 	for (int i = 0; i < SIGNATURE_SEED_BYTES; i++)
 	{
@@ -69,8 +75,8 @@ loyalty_make_key(PG_FUNCTION_ARGS)
 	}
 	hex[sizeof(hex) - 1] = '\0';
 	line = palloc(VARHDRSZ + 128);
-	SET_VARSIZE(line, VARHDRSZ + snprintf(VARDATA(line), 128, "%d ed25519 %s %s", key_id, hex,
-										  KeyStatusName(KEY_SIGNING)));
+	SET_VARSIZE(line, VARHDRSZ + snprintf(VARDATA(line), 128, "%d %s %s %s", key_id,
+										  KeyKindName(kind), hex, KeyStatusName(kind, KEY_ACTIVE)));
 	signature_wipe(seed, sizeof(seed));
 	signature_wipe(hex, sizeof(hex));
 	PG_RETURN_TEXT_P(line);
@@ -94,7 +100,7 @@ loyalty_voucher_keys(PG_FUNCTION_ARGS)
 
 		values[0] = Int32GetDatum(list[i].key_id);
 		values[1] = make_bytea(list[i].public_key, SIGNATURE_PUBLIC_BYTES);
-		values[2] = CStringGetTextDatum(KeyStatusName(list[i].status));
+		values[2] = CStringGetTextDatum(KeyStatusName(KEY_ED25519, list[i].status));
 		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 	}
 	return (Datum) 0;

@@ -265,7 +265,7 @@ AS $$
                      ('purchase_return', 'take_returns'), ('purchase_return', 'refuse_change'), ('returned', 'refuse_change'),
                      ('entry', 'refuse_change'), ('tier_change', 'refuse_change'), ('account', 'refuse_change'), ('household_member', 'refuse_change'), ('held_award', 'refuse_change'),
                      ('member', 'open_accounts'), ('member', 'follow_member'), ('member', 'keep_member'), ('member', 'keep_member_key'), ('rule_version', 'keep_version'),
-                     ('voucher', 'keep_voucher'), ('voucher', 'refuse_change'), ('voucher_key', 'refuse_change'),
+                     ('voucher', 'keep_voucher'), ('voucher', 'refuse_change'), ('voucher_key', 'refuse_change'), ('checkpoint', 'refuse_change'), ('checkpoint_leaf', 'refuse_change'), ('checkpoint_node', 'refuse_change'),
                      ('reward', 'keep_reward'), ('reward', 'refuse_change'), ('claim', 'keep_claim'), ('claim', 'refuse_change'),
                      ('coupon_pool', 'keep_coupon'), ('coupon_pool', 'refuse_change'), ('coupon', 'keep_coupon'), ('coupon', 'refuse_change'),
                      ('coupon_use', 'keep_coupon'), ('coupon_use', 'refuse_change'), ('stamp', 'refuse_change'), ('stamp_sheet', 'refuse_change'),

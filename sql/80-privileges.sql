@@ -68,7 +68,7 @@ AS $$
         'SELECT ON loyalty.tier_history, loyalty.points_outstanding, loyalty.held_award_open, loyalty.review_award, loyalty.review_queue, loyalty.review_ageing, loyalty.redemption, loyalty.open_hold',
         'SELECT (member_id, program_id, joined_at, status, staff) ON loyalty.member',
         'SELECT (voucher_id, program_id, member_id, kind, value, currency, sku, terms, issued_at, issued_by, valid_from, valid_until, key, source_id, key_id, status, redeemed_at, redeemed_by, redeem_key, redeem_member_id, redeem_store, redeem_purchase_id, revoked_at, revoked_by, reason) ON loyalty.voucher',
-        'SELECT ON loyalty.voucher_key',
+        'SELECT ON loyalty.voucher_key, loyalty.checkpoint',
         'SELECT (proof_id, member_id, points, issued_at, issued_by, valid_until, withdrawn_at, used_at, source_id) ON loyalty.redemption_proof',
         'SELECT ON loyalty.reward, loyalty.claim, loyalty.reward_taken, loyalty.stock_share',
         'SELECT ON loyalty.coupon_pool, loyalty.coupon_use, loyalty.coupon_taken',
@@ -114,7 +114,8 @@ AS $$
         'EXECUTE ON FUNCTION loyalty.add_challenge, loyalty.retire_challenge',
         'EXECUTE ON FUNCTION loyalty.approve(bigint, text), loyalty.approve(bigint[], text), loyalty.refuse(bigint, text), loyalty.refuse(bigint[], text)',
         'EXECUTE ON FUNCTION loyalty.set_referral, loyalty.retire_referral(integer, text), loyalty.approve_referral(bigint, text), loyalty.refuse_referral(bigint, text)',
-        'EXECUTE ON FUNCTION loyalty.release_award(bigint), loyalty.check(), loyalty.verify'])
+        'EXECUTE ON FUNCTION loyalty.release_award(bigint), loyalty.check(), loyalty.verify, loyalty.verify_sealed(jsonb)',
+        'EXECUTE ON FUNCTION loyalty.export_checkpoint(bigint), loyalty.inclusion_proof, loyalty.balance_proof, loyalty.consistency_proof'])
 $$;
 COMMENT ON FUNCTION loyalty.grant_admin(regrole) IS 'Lets a role run the programme: rules, tiers, adjustments, imports, releases, vouchers, rewards, coupons, stamp cards, challenges, referrals. Jobs, attach and the engine''s own functions stay with the owner of the extension';
 REVOKE ALL ON FUNCTION loyalty.grant_admin(regrole) FROM PUBLIC;

@@ -16,6 +16,7 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "tcop/dest.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -137,6 +138,30 @@ loyalty_is_chained(PG_FUNCTION_ARGS)
 		PG_RETURN_NULL();
 	SealEntry(&entry, &previous, key_id, key, &right);
 	PG_RETURN_BOOL(SealSameLink(&right, &link));
+}
+
+PG_FUNCTION_INFO_V1(loyalty_entry_bytes);
+
+/* entry_bytes(previous, entry): what the entry's hash covers, and that hash. */
+Datum
+loyalty_entry_bytes(PG_FUNCTION_ARGS)
+{
+	SealedEntry entry;
+	ChainLink	previous = {0};
+	ChainLink	link;
+	uint8	   *bytes;
+	size_t		length;
+	bytea	   *result;
+
+	if (PG_ARGISNULL(1) || !take_composite(PG_GETARG_HEAPTUPLEHEADER(1), &entry, &link) ||
+		(!PG_ARGISNULL(0) && !SealReadLink(PG_GETARG_BYTEA_PP(0), &previous)))
+		PG_RETURN_NULL();
+	bytes = SealCanonical(&entry, &previous, SealKeyOf(&link), &length);
+	result = palloc(VARHDRSZ + length + link.length);
+	SET_VARSIZE(result, VARHDRSZ + length + link.length);
+	memcpy(VARDATA(result), bytes, length);
+	memcpy(VARDATA(result) + length, link.bytes, link.length);
+	PG_RETURN_BYTEA_P(result);
 }
 
 /* ------------------------------------------------------------------------
@@ -441,17 +466,23 @@ read_claim(Claim *claim, HeapTuple tuple, TupleDesc desc)
 static int
 read_claims(Verifier *verifier, int64 above, int64 last)
 {
-	static SPIPlanPtr plan;
+	static SPIPlanPtr plans[2];
 	Oid			types[3] = {INT8OID, INT8OID, INT8OID};
 	Datum		values[3] = {Int64GetDatum(above), Int64GetDatum(last), Int64GetDatum(CHUNK)};
 	MemoryContext old;
 
-	kept_plan(&plan,
+	kept_plan(&plans[verifier->incremental],
+			  verifier->incremental ?
+			  "SELECT a.account_id, a.seq, a.head, a.lots, a.tally, a.last_event_at, coalesce(l.seq, 0),"
+			  " coalesce(l.head, ''::bytea), coalesce(l.lots, '{}'), coalesce(l.tally, '{}')"
+			  " FROM loyalty.account a LEFT JOIN LATERAL (SELECT c.seq, c.head, c.lots, c.tally"
+			  "  FROM loyalty.checkpoint_leaf c WHERE c.account_id = a.account_id ORDER BY c.number DESC LIMIT 1) l ON true"
+			  " WHERE a.account_id > $1 AND a.account_id <= $2 ORDER BY a.account_id LIMIT $3" :
 			  "SELECT a.account_id, a.seq, a.head, a.lots, a.tally, a.last_event_at,"
 			  " 0::bigint, ''::bytea, '{}'::loyalty.lots, '{}'::loyalty.tally"
 			  " FROM loyalty.account a WHERE a.account_id > $1 AND a.account_id <= $2"
 			  " ORDER BY a.account_id LIMIT $3", 3, types);
-	if (SPI_execute_plan(plan, values, NULL, true, 0) != SPI_OK_SELECT)
+	if (SPI_execute_plan(plans[verifier->incremental], values, NULL, true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read accounts");
 	MemoryContextReset(verifier->chunk);
 	old = MemoryContextSwitchTo(verifier->chunk);
@@ -465,26 +496,23 @@ read_claims(Verifier *verifier, int64 above, int64 last)
 	return verifier->nclaims;
 }
 
-/* Stream the entries of the accounts above one, up to another. */
+#define ENTRY_SELECT \
+	"SELECT e.account_id, e.seq, e.kind, e.points, e.source_id, e.occurred_at, e.recorded_at," \
+	" e.lots, e.tally, e.breakdown, e.actor, e.reason, e.key, e.detail, e.hash"
+
+/* Stream the entries that a plan finds. */
 static void
-verify_entries(Verifier *verifier, int64 above, int64 last)
+stream_entries(Verifier *verifier, SPIPlanPtr plan, Oid *types, Datum *values)
 {
-	static SPIPlanPtr plan;
-	Oid			types[2] = {INT8OID, INT8OID};
 	ParamListInfo params = makeParamList(2);
 	SPIExecuteOptions options = {0};
 
-	kept_plan(&plan,
-			  "SELECT e.account_id, e.seq, e.kind, e.points, e.source_id, e.occurred_at, e.recorded_at,"
-			  " e.lots, e.tally, e.breakdown, e.actor, e.reason, e.key, e.detail, e.hash"
-			  " FROM loyalty.entry e WHERE e.account_id > $1 AND e.account_id <= $2"
-			  " ORDER BY e.account_id, e.seq", 2, types);
 	for (int i = 0; i < 2; i++)
 	{
-		params->params[i].value = Int64GetDatum(i == 0 ? above : last);
+		params->params[i].value = values[i];
 		params->params[i].isnull = false;
 		params->params[i].pflags = PARAM_FLAG_CONST;
-		params->params[i].ptype = INT8OID;
+		params->params[i].ptype = types[i];
 	}
 	options.params = params;
 	options.read_only = true;
@@ -493,9 +521,47 @@ verify_entries(Verifier *verifier, int64 above, int64 last)
 		elog(ERROR, "could not read entries");
 }
 
+/* Stream all entries of the accounts above one, up to another. */
+static void
+verify_entries(Verifier *verifier, int64 above, int64 last)
+{
+	static SPIPlanPtr plan;
+	Oid			types[2] = {INT8OID, INT8OID};
+	Datum		values[2] = {Int64GetDatum(above), Int64GetDatum(last)};
+
+	kept_plan(&plan, ENTRY_SELECT
+			  " FROM loyalty.entry e WHERE e.account_id > $1 AND e.account_id <= $2"
+			  " ORDER BY e.account_id, e.seq", 2, types);
+	stream_entries(verifier, plan, types, values);
+}
+
+/* Stream the entries that the claims have on top of their bases. */
+static void
+verify_new_entries(Verifier *verifier)
+{
+	static SPIPlanPtr plan;
+	Oid			types[2] = {INT8ARRAYOID, INT8ARRAYOID};
+	Datum		values[2];
+	Datum	   *accounts = palloc(sizeof(Datum) * Max(verifier->nclaims, 1));
+	Datum	   *bases = palloc(sizeof(Datum) * Max(verifier->nclaims, 1));
+
+	for (int i = 0; i < verifier->nclaims; i++)
+	{
+		accounts[i] = Int64GetDatum(verifier->claim[i].account_id);
+		bases[i] = Int64GetDatum(verifier->claim[i].base_seq);
+	}
+	values[0] = PointerGetDatum(construct_array(accounts, verifier->nclaims, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	values[1] = PointerGetDatum(construct_array(bases, verifier->nclaims, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	kept_plan(&plan, ENTRY_SELECT
+			  " FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) WITH ORDINALITY AS b (account_id, seq, n)"
+			  " CROSS JOIN LATERAL (SELECT * FROM loyalty.entry x WHERE x.account_id = b.account_id AND x.seq > b.seq"
+			  "  ORDER BY x.seq OFFSET 0) e", 2, types);
+	stream_entries(verifier, plan, types, values);
+}
+
 PG_FUNCTION_INFO_V1(loyalty_verify_accounts);
 
-/* verify_accounts(from, to, keyed_from): what is wrong with each account, the first thing. */
+/* verify_accounts(from, to, keyed_from, incremental): what is wrong with each account, the first thing. */
 Datum
 loyalty_verify_accounts(PG_FUNCTION_ARGS)
 {
@@ -512,6 +578,7 @@ loyalty_verify_accounts(PG_FUNCTION_ARGS)
 	verifier.receiver.rDestroy = end_entries;
 	verifier.receiver.mydest = DestTuplestore;	/* not DestSPI, and not DestNone: any other does */
 	verifier.keyed_from = PG_ARGISNULL(2) ? DT_NOEND : PG_GETARG_TIMESTAMPTZ(2);
+	verifier.incremental = !PG_ARGISNULL(3) && PG_GETARG_BOOL(3);
 	if (above > PG_INT64_MIN)
 		above--;
 	KeysRefresh();
@@ -526,7 +593,10 @@ loyalty_verify_accounts(PG_FUNCTION_ARGS)
 
 		CHECK_FOR_INTERRUPTS();
 		more = n == CHUNK;
-		verify_entries(&verifier, above, until);
+		if (verifier.incremental)
+			verify_new_entries(&verifier);
+		else
+			verify_entries(&verifier, above, until);
 		finish_account(&verifier);
 		pass_accounts(&verifier, PG_INT64_MAX);
 		above = until;

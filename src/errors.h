@@ -92,4 +92,6 @@
 #define ERRCODE_LY_FORGED_CALL				LY('9', '0', '2')
 #define ERRCODE_LY_BROKEN_BOOKS				LY('9', '0', '3')
 
+/* LY904, nothing sealed, is raised in SQL */
+
 #endif							/* LOYALTY_ERRORS_H */

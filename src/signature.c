@@ -70,6 +70,14 @@ signature_tag(const uint8 *bytes, size_t length, uint8 *tag, size_t tag_length)
 	memcpy(tag, digest, tag_length);
 }
 
+/* SHA-256, of which Merkle trees are made. */
+void
+signature_sha256(const uint8 *bytes, size_t length, uint8 *hash)
+{
+	signature_start();
+	crypto_hash_sha256(hash, bytes, length);
+}
+
 /* Random bytes, for seeds and nonces. */
 void
 signature_random(uint8 *bytes, size_t length)

@@ -18,6 +18,7 @@ extern void signature_make(const uint8 *seed, const uint8 *message, size_t lengt
 extern bool signature_verify(const uint8 *signature, const uint8 *message, size_t length,
 							 const uint8 *public_key);
 extern void signature_tag(const uint8 *bytes, size_t length, uint8 *tag, size_t tag_length);
+extern void signature_sha256(const uint8 *bytes, size_t length, uint8 *hash);
 extern void signature_random(uint8 *bytes, size_t length);
 extern void signature_wipe(void *bytes, size_t length);
 extern void *secret_allocate(size_t length);

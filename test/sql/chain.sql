@@ -21,7 +21,7 @@ SELECT * FROM loyalty.verify(account_from => pg_temp.m('ann'), account_to => pg_
 -- in parallel workers too
 BEGIN;
 SET LOCAL parallel_setup_cost = 0; SET LOCAL parallel_tuple_cost = 0; SET LOCAL min_parallel_table_scan_size = 0;
-SELECT count(*) FROM loyalty.account a, LATERAL loyalty.verify_accounts(a.account_id, a.account_id, NULL) v;
+SELECT count(*) FROM loyalty.account a, LATERAL loyalty.verify_accounts(a.account_id, a.account_id, NULL, false) v;
 ROLLBACK;
 -- every entry bears its key's number, or none does
 SELECT count(DISTINCT length(hash)) AS kinds, bool_and(get_byte(hash, 0) = 8) FILTER (WHERE length(hash) = 33) AS key_8 FROM loyalty.entry WHERE account_id IN (pg_temp.m('ann'), pg_temp.m('bob'));

@@ -64,3 +64,4 @@ SELECT 'points that paid went back otherwise', e.key, e.points FROM loyalty.entr
     WHERE e.key LIKE 'loyalty:tender %' AND e.points IS DISTINCT FROM d.points_restored;
 SELECT 'hold and free lots', a.account_id FROM loyalty.account a, loyalty.lots_at(a.program_id, a.lots, a.holds, a.last_event_at, now()) f, loyalty.unnest(f.free) u WHERE u.points < 0 AND (a.program_id = 2 OR isfinite(u.available_from));
 SELECT * FROM loyalty.check();
+SELECT 'verify', v.* FROM loyalty.verify() v;

@@ -35,5 +35,5 @@ BEGIN
     END IF;
 END
 $$;
-COMMENT ON FUNCTION loyalty.verify(bigint, bigint, bigint, timestamptz, boolean) IS 'The first entry of each account that is wrong, and how: gap, hash, key, points, a head or sums that disagree. No row when all is well. Of all accounts, of a member, or of accounts from one number to another; entries recorded since keyed_from must bear a key; incremental looks at what was posted since the last seal() alone';
+COMMENT ON FUNCTION loyalty.verify(bigint, bigint, bigint, timestamptz, boolean) IS 'The first entry of each account that is wrong, and how: gap, hash, key, points, a head or sums that disagree. No row when all is well. Of all accounts, of a member, or of accounts from one number to another; entries recorded since keyed_from must bear a key (infinity: none need one, not even behind one that does); incremental looks at what was posted since the last seal() alone';
 REVOKE ALL ON FUNCTION loyalty.verify(bigint, bigint, bigint, timestamptz, boolean) FROM PUBLIC;

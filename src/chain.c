@@ -195,6 +195,7 @@ typedef struct Verifier
 	MemoryContext running;		/* the sums of the account at hand */
 	bool		incremental;
 	TimestampTz keyed_from;		/* entries recorded since bear a key */
+	bool		key_stays;		/* so do those behind one that does */
 
 	Claim	   *claim;
 	int			nclaims;
@@ -317,7 +318,7 @@ check_key_of(Verifier *verifier, const SealedEntry *entry, const ChainLink *link
 	bool		retired = false;
 
 	*key = key_id == 0 ? NULL : KeysOfChain(key_id, &retired);
-	if (key_id == 0 && SealKeyOf(&verifier->link) != 0)
+	if (key_id == 0 && SealKeyOf(&verifier->link) != 0 && verifier->key_stays)
 		report(verifier, entry->seq, "no key", "It bears no key, and the entry before it does.");
 	else if (key_id == 0 && entry->recorded_at >= verifier->keyed_from)
 		report(verifier, entry->seq, "no key", "It bears no key and was recorded when there was one.");
@@ -578,6 +579,7 @@ loyalty_verify_accounts(PG_FUNCTION_ARGS)
 	verifier.receiver.rDestroy = end_entries;
 	verifier.receiver.mydest = DestTuplestore;	/* not DestSPI, and not DestNone: any other does */
 	verifier.keyed_from = PG_ARGISNULL(2) ? DT_NOEND : PG_GETARG_TIMESTAMPTZ(2);
+	verifier.key_stays = PG_ARGISNULL(2) || verifier.keyed_from != DT_NOEND;
 	verifier.incremental = !PG_ARGISNULL(3) && PG_GETARG_BOOL(3);
 	if (above > PG_INT64_MIN)
 		above--;

@@ -67,6 +67,7 @@ write_keys("$line[0]\n$line[1]\n", 0644);
 is(buy(), '32 bytes the key file cannot be used: entries are chained without a key', 'a file that others may read is not used');
 write_keys("$line[0]\n$line[1]\n");
 is(verify(), '1/7 no key, 2/5 no key', 'an entry without a key behind one that has one is reported');
+is(verify("keyed_from => 'infinity'"), '', 'and accepted by who knows of it');
 
 # a dump and its restore, with the key file and without
 ask("ALTER TABLE loyalty.entry DISABLE TRIGGER refuse_change; DELETE FROM loyalty.entry WHERE length(hash) = 32 AND seq > 2; ALTER TABLE loyalty.entry ENABLE TRIGGER refuse_change");

@@ -130,7 +130,7 @@ BEGIN
         'household_member', 'household_id_seq', 'tier_change', 'purchase', 'activity', 'purchase_return', 'returned', 'entry', 'held_award', 'attachment', 'attachment_attachment_id_seq',
         'challenge', 'challenge_challenge_id_seq', 'challenge_member', 'challenge_item', 'challenge_progress', 'challenge_grant',
         'referral_policy', 'referral_policy_policy_id_seq', 'referral_code', 'referral', 'referral_change',
-        'voucher', 'voucher_key', 'voucher_id_seq', 'redemption_proof', 'redemption_proof_proof_id_seq', 'cashier_limit', 'cashier_day',
+        'checkpoint', 'checkpoint_leaf', 'checkpoint_node', 'voucher', 'voucher_key', 'voucher_id_seq', 'redemption_proof', 'redemption_proof_proof_id_seq', 'cashier_limit', 'cashier_day',
         'stock_share', 'reward', 'claim', 'reward_taken', 'coupon_pool', 'coupon', 'coupon_use', 'coupon_taken', 'stamp_card', 'stamp', 'stamp_sheet',
         'stock_id_seq', 'reward_reward_id_seq', 'claim_id_seq', 'coupon_pool_pool_id_seq', 'coupon_id_seq', 'stamp_card_card_id_seq', 'stamp_id_seq',
         'program_program_id_seq', 'tier_tier_id_seq', 'rule_rule_id_seq',

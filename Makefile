@@ -53,7 +53,7 @@ loyalty--$(RELEASE).sql: $(SQL) loyalty.control
 # every object depends on every header: the project is small
 $(OBJS): $(wildcard src/*.h) loyalty.control
 
-.PHONY: demo test bench races model unit lint check-ubsan check-valgrind
+.PHONY: demo test bench races model fuzz unit lint check-ubsan check-valgrind
 # DATA is PGXS's name for files to install: the makes below must not inherit it
 demo:
 	@env -u DATA MAKEFLAGS= test/demo/run "$(DATA)"
@@ -67,6 +67,9 @@ races:
 # 100,000 random operations on the engine and on an obvious, slow model of it
 model:
 	@test/model/run SEEDS=100 OPS=1000
+# inputs made up under the guidance of coverage: ten minutes for each thing that takes a text or bytes from strangers
+fuzz:
+	@test/fuzz/run SECONDS=600
 unit:
 	@test/run unit
 lint:

@@ -85,13 +85,13 @@ COMMENT ON FUNCTION loyalty.lines_query(loyalty.attachment) IS 'How the engine r
 CREATE FUNCTION loyalty.header_query(a loyalty.attachment) RETURNS text
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
-    -- (h.*) is the row even where the table has a column h
-    SELECT format('SELECT (h.*)::%s FROM %s AS h WHERE h.%I = ANY ($1::%s[])', a.relation, a.relation, a.header_key,
-                  loyalty.column_type(a.relation, a.header_key))
+    -- (h.*) is the row even where the table has a column h; locked in one order, so that two sessions wait and do not deadlock
+    SELECT format('SELECT (h.*)::%s FROM %s AS h WHERE h.%I = ANY ($1::%s[]) ORDER BY h.%I FOR NO KEY UPDATE', a.relation, a.relation, a.header_key,
+                  loyalty.column_type(a.relation, a.header_key), a.header_key)
     WHERE a.lines_relation IS NOT NULL
 $$;
 REVOKE ALL ON FUNCTION loyalty.header_query(loyalty.attachment) FROM PUBLIC;
-COMMENT ON FUNCTION loyalty.header_query(loyalty.attachment) IS 'How the engine reads the headers of changed lines, likewise';
+COMMENT ON FUNCTION loyalty.header_query(loyalty.attachment) IS 'How the engine locks and reads the headers of changed lines, likewise';
 
 CREATE FUNCTION loyalty.attach(relation regclass, kind text, mapping jsonb, program_id integer,
         qualifies text DEFAULT NULL, source text DEFAULT NULL,

@@ -380,6 +380,7 @@ map_row(Attachment *attachment, TupleTableSlot *row, bool removed, Tuplestoresta
 	bool		nulls[MAX_TARGETS + 1];
 	bool		isnull = false;
 	bool		qualifies = !removed;
+	MemoryContext old;
 
 	attachment->econtext->ecxt_scantuple = row;
 	error_context_stack = &callback;
@@ -388,7 +389,9 @@ map_row(Attachment *attachment, TupleTableSlot *row, bool removed, Tuplestoresta
 		ereport(ERROR,
 				(errcode(ERRCODE_LY_MAPPING_FAILED),
 				 errmsg("a row of table %s has no reference", attachment->label)));
+	old = MemoryContextSwitchTo(attachment->econtext->ecxt_per_tuple_memory);
 	context.reference = TextDatumGetCString(values[TARGET_REFERENCE]);
+	MemoryContextSwitchTo(old);
 	context.column = "qualifies";
 	if (qualifies && attachment->qualifies != NULL)
 	{
@@ -423,7 +426,10 @@ map_rows(Attachment *attachment, Tuplestorestate *rows, TupleDesc row_desc, bool
 	tuplestore_select_read_pointer(rows, pointer);
 	tuplestore_rescan(rows);
 	while (tuplestore_gettupleslot(rows, true, false, slot))
+	{
+		CHECK_FOR_INTERRUPTS();
 		map_row(attachment, slot, removed, mapped, desc);
+	}
 	ExecDropSingleTupleTableSlot(slot);
 }
 
@@ -435,8 +441,12 @@ map_rows(Attachment *attachment, Tuplestorestate *rows, TupleDesc row_desc, bool
 #define MEMBER_OF "(SELECT COALESCE(a.merged_into, m.member_id) FROM loyalty.member m" \
 	" LEFT JOIN loyalty.account a ON a.account_id = m.member_id" \
 	" WHERE m.program_id = $1 AND m.external_id = n.member)"
-#define OCCURRED_AT "coalesce(n.occurred_at, n.occurred_local AT TIME ZONE" \
-	" (SELECT g.time_zone FROM loyalty.program g WHERE g.program_id = $1), pg_catalog.now())"
+#define MAPPED_AT "n.occurred_at, n.occurred_local AT TIME ZONE" \
+	" (SELECT g.time_zone FROM loyalty.program g WHERE g.program_id = $1)"
+#define OCCURRED_AT "coalesce(" MAPPED_AT ", pg_catalog.now())"
+/* where no time is mapped, a row that comes again keeps the one that it was given */
+#define OCCURRED_AT_OF(table) "coalesce(" MAPPED_AT ", (SELECT q.occurred_at FROM loyalty." table " q" \
+	" WHERE q.source = $2 AND q.reference = n.reference), pg_catalog.now())"
 
 /* once a kind, since a plan is bound to the row type of one kind of transaction */
 static const char *const unknown_member_sql[ATTACHED_KINDS] = {
@@ -447,6 +457,13 @@ static const char *const unknown_member_sql[ATTACHED_KINDS] = {
 	"SELECT n.reference, n.member FROM loyalty_mapped n WHERE n.qualifies AND n.member IS NOT NULL AND (($2 IS NOT NULL))"
 	" AND NOT EXISTS (SELECT FROM loyalty.member m WHERE m.program_id = $1 AND m.external_id = n.member) LIMIT 1"
 };
+
+/*
+ * The row that a mapped one was received as before.  LIMIT keeps the mapped rows
+ * on the outer side: plans are made while tables are small, and a tuplestore
+ * that is read anew for every row of a table takes quadratic time.
+ */
+#define RECEIVED(table) "(SELECT q.* FROM loyalty." table " q WHERE q.source = $2 AND q.reference = n.reference LIMIT 1)"
 
 #define SAME_RETURN "(r.amount, r.lines::pg_catalog.text, r.purchase_source, r.purchase_reference)" \
 	" IS NOT DISTINCT FROM (n.amount, loyalty.return_lines(n.lines)::pg_catalog.text," \
@@ -463,51 +480,53 @@ static const char *const twice_sql[ATTACHED_KINDS] = {
 };
 
 static const char *const duplicate_sql[ATTACHED_KINDS] = {
-	"SELECT n.reference FROM loyalty_mapped n JOIN loyalty.purchase p ON p.source = $2 AND p.reference = n.reference"
+	"SELECT n.reference FROM loyalty_mapped n CROSS JOIN LATERAL " RECEIVED("purchase") " p"
 	" WHERE n.qualifies AND p.status = 'completed' AND (p.amount <> n.amount OR p.member_id IS DISTINCT FROM " MEMBER_OF ") LIMIT 1",
-	"SELECT n.reference FROM loyalty_mapped n JOIN loyalty.activity p ON p.source = $2 AND p.reference = n.reference"
+	"SELECT n.reference FROM loyalty_mapped n CROSS JOIN LATERAL " RECEIVED("activity") " p"
 	" WHERE n.qualifies AND p.status = 'completed' AND (p.kind <> n.kind OR p.member_id IS DISTINCT FROM " MEMBER_OF ") LIMIT 1",
-	"SELECT n.reference FROM loyalty_mapped n JOIN loyalty.purchase_return r ON r.source = $2 AND r.reference = n.reference"
+	"SELECT n.reference FROM loyalty_mapped n CROSS JOIN LATERAL " RECEIVED("purchase_return") " r"
 	" WHERE n.qualifies AND $1 IS NOT NULL AND NOT (" SAME_RETURN ") LIMIT 1"
 };
 
+/* references of which no row qualifies any more; grouped, since mapped rows have no index to join them by */
+#define GONE_REFERENCES "(SELECT g.reference FROM loyalty_mapped g GROUP BY g.reference" \
+	" HAVING NOT pg_catalog.bool_or(g.qualifies)) n"
+
 /* returns that a statement would change or take back */
 static const char *const kept_return_sql =
-"SELECT r.reference FROM loyalty_mapped n JOIN loyalty.purchase_return r ON r.source = $2 AND r.reference = n.reference"
-" WHERE NOT n.qualifies AND $1 IS NOT NULL AND NOT EXISTS (SELECT FROM loyalty_mapped o WHERE o.qualifies AND o.reference = n.reference) LIMIT 1";
+"SELECT r.reference FROM " GONE_REFERENCES " CROSS JOIN LATERAL " RECEIVED("purchase_return") " r"
+" WHERE $1 IS NOT NULL LIMIT 1";
 
 static const char *const void_sql[ATTACHED_RETURN] = {
-	"UPDATE loyalty.purchase p SET status = 'void' FROM loyalty_mapped n WHERE NOT n.qualifies AND $1 IS NOT NULL"
-	" AND p.source = $2 AND p.reference = n.reference AND p.status <> 'void'"
-	" AND NOT EXISTS (SELECT FROM loyalty_mapped o WHERE o.qualifies AND o.reference = n.reference)",
-	"UPDATE loyalty.activity p SET status = 'void' FROM loyalty_mapped n WHERE NOT n.qualifies AND $1 IS NOT NULL"
-	" AND p.source = $2 AND p.reference = n.reference AND p.status <> 'void'"
-	" AND NOT EXISTS (SELECT FROM loyalty_mapped o WHERE o.qualifies AND o.reference = n.reference)"
+	"UPDATE loyalty.purchase p SET status = 'void' WHERE $1 IS NOT NULL AND p.status <> 'void' AND p.purchase_id = ANY (ARRAY("
+	"SELECT (SELECT q.purchase_id FROM loyalty.purchase q WHERE q.source = $2 AND q.reference = n.reference) FROM " GONE_REFERENCES "))",
+	"UPDATE loyalty.activity p SET status = 'void' WHERE $1 IS NOT NULL AND p.status <> 'void' AND p.activity_id = ANY (ARRAY("
+	"SELECT (SELECT q.activity_id FROM loyalty.activity q WHERE q.source = $2 AND q.reference = n.reference) FROM " GONE_REFERENCES "))"
 };
 
 static const char *const receive_sql[ATTACHED_KINDS] = {
 	"INSERT INTO loyalty.purchase AS p (member_id, occurred_at, store, channel, currency, amount, tax, shipping,"
 	" discount, paid_with_points, paid_with_gift_card, lines, attributes, source, reference)"
-	" SELECT " MEMBER_OF ", " OCCURRED_AT ", n.store, n.channel, n.currency, n.amount, n.tax, n.shipping,"
+	" SELECT " MEMBER_OF ", " OCCURRED_AT_OF("purchase") ", n.store, n.channel, n.currency, n.amount, n.tax, n.shipping,"
 	" n.discount, n.paid_with_points, n.paid_with_gift_card, loyalty.lines(n.lines), n.attributes, $2, n.reference"
 	" FROM loyalty_mapped n WHERE n.qualifies"
 	" ON CONFLICT (source, reference) DO UPDATE SET status = 'completed', member_id = excluded.member_id,"
-	" store = excluded.store, channel = excluded.channel, currency = excluded.currency, amount = excluded.amount,"
+	" occurred_at = excluded.occurred_at, store = excluded.store, channel = excluded.channel, currency = excluded.currency, amount = excluded.amount,"
 	" tax = excluded.tax, shipping = excluded.shipping, discount = excluded.discount,"
 	" paid_with_points = excluded.paid_with_points, paid_with_gift_card = excluded.paid_with_gift_card,"
 	" lines = excluded.lines, attributes = excluded.attributes"
-	" WHERE (p.status, p.member_id, p.store, p.channel, p.currency, p.amount, p.tax, p.shipping, p.discount,"
+	" WHERE (p.status, p.member_id, p.occurred_at, p.store, p.channel, p.currency, p.amount, p.tax, p.shipping, p.discount,"
 	"  p.paid_with_points, p.paid_with_gift_card, p.lines::pg_catalog.text, p.attributes)"
-	" IS DISTINCT FROM ('completed', excluded.member_id, excluded.store, excluded.channel, excluded.currency,"
+	" IS DISTINCT FROM ('completed', excluded.member_id, excluded.occurred_at, excluded.store, excluded.channel, excluded.currency,"
 	"  excluded.amount, excluded.tax, excluded.shipping, excluded.discount, excluded.paid_with_points,"
 	"  excluded.paid_with_gift_card, excluded.lines::pg_catalog.text, excluded.attributes)",
 	"INSERT INTO loyalty.activity AS p (member_id, occurred_at, kind, value, subject, attributes, source, reference)"
-	" SELECT " MEMBER_OF ", " OCCURRED_AT ", n.kind, n.value, n.subject, n.attributes, $2, n.reference"
+	" SELECT " MEMBER_OF ", " OCCURRED_AT_OF("activity") ", n.kind, n.value, n.subject, n.attributes, $2, n.reference"
 	" FROM loyalty_mapped n WHERE n.qualifies"
 	" ON CONFLICT (source, reference) DO UPDATE SET status = 'completed', member_id = excluded.member_id,"
-	" kind = excluded.kind, value = excluded.value, subject = excluded.subject, attributes = excluded.attributes"
-	" WHERE (p.status, p.member_id, p.kind, p.value, p.subject, p.attributes)"
-	" IS DISTINCT FROM ('completed', excluded.member_id, excluded.kind, excluded.value, excluded.subject,"
+	" occurred_at = excluded.occurred_at, kind = excluded.kind, value = excluded.value, subject = excluded.subject, attributes = excluded.attributes"
+	" WHERE (p.status, p.member_id, p.occurred_at, p.kind, p.value, p.subject, p.attributes)"
+	" IS DISTINCT FROM ('completed', excluded.member_id, excluded.occurred_at, excluded.kind, excluded.value, excluded.subject,"
 	"  excluded.attributes)",
 	"INSERT INTO loyalty.purchase_return AS r (member_id, occurred_at, purchase_source, purchase_reference, amount, lines,"
 	" reason, attributes, source, reference)"
@@ -619,7 +638,9 @@ keep_returns(const Attachment *attachment)
  *
  * The query names the table, and its owner decides what stands behind the name
  * and behind the types of its columns: a view, a cast, a policy.  None of that
- * may run as the owner of this extension.
+ * may run as the owner of this extension, nor leave a setting behind for what
+ * runs as that owner afterwards.  Names and literals are read as in a rule,
+ * whatever the session has set.
  */
 static void
 read_as_owner(const Attachment *attachment, Oid relation, const char *sql, int nargs, Oid *types,
@@ -629,6 +650,7 @@ read_as_owner(const Attachment *attachment, Oid relation, const char *sql, int n
 	Oid			owner;
 	Oid			caller;
 	int			context;
+	int			nest;
 
 	if (!HeapTupleIsValid(tuple))
 		ereport(ERROR,
@@ -641,8 +663,11 @@ read_as_owner(const Attachment *attachment, Oid relation, const char *sql, int n
 	GetUserIdAndSecContext(&caller, &context);
 	SetUserIdAndSecContext(owner, context | SECURITY_LOCAL_USERID_CHANGE |
 						   SECURITY_RESTRICTED_OPERATION | SECURITY_NOFORCE_RLS);
+	nest = NewGUCNestLevel();
+	ExpressionPinSettings();
 	if (SPI_execute_with_args(sql, nargs, types, values, NULL, false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read what table %s was attached with", attachment->label);
+	AtEOXact_GUC(false, nest);
 	SetUserIdAndSecContext(caller, context);
 }
 
@@ -745,6 +770,7 @@ collect_keys(const Attachment *attachment, Tuplestorestate *rows, TupleDesc desc
 	Oid			output;
 	bool		is_varlena;
 	int			pointer;
+	char	   *last = NULL;
 
 	if (rows == NULL)
 		return keys;
@@ -757,24 +783,69 @@ collect_keys(const Attachment *attachment, Tuplestorestate *rows, TupleDesc desc
 	{
 		bool		isnull;
 		Datum		key = slot_getattr(slot, attachment->key, &isnull);
+		char	   *text;
 
-		if (!isnull)
-			keys = accumArrayResult(keys, CStringGetTextDatum(OidOutputFunctionCall(output, key)),
-									false, TEXTOID, CurrentMemoryContext);
+		CHECK_FOR_INTERRUPTS();
+		if (isnull)
+			continue;
+		text = OidOutputFunctionCall(output, key);
+		/* the lines of one header mostly follow each other */
+		if (last == NULL || strcmp(text, last) != 0)
+			keys = accumArrayResult(keys, CStringGetTextDatum(text), false, TEXTOID,
+									CurrentMemoryContext);
+		if (last != NULL)
+			pfree(last);
+		last = text;
 	}
 	ExecDropSingleTupleTableSlot(slot);
 	return keys;
 }
 
-/* Receive anew the headers whose lines changed. */
+/* Map the header rows that a query gave, in its first column. */
+static void
+map_headers(Attachment *header, SPITupleTable *table, uint64 count, Tuplestorestate *mapped,
+			TupleDesc desc)
+{
+	Oid			type = SPI_gettypeid(table->tupdesc, 1);
+	TupleDesc	row_desc = lookup_rowtype_tupdesc_copy(type, -1);
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(row_desc, &TTSOpsHeapTuple);
+
+	for (uint64 i = 0; i < count; i++)
+	{
+		bool		isnull;
+		Datum		value = SPI_getbinval(table->vals[i], table->tupdesc, 1, &isnull);
+		HeapTupleHeader row = DatumGetHeapTupleHeader(value);
+		HeapTupleData tuple = {0};
+
+		CHECK_FOR_INTERRUPTS();
+		tuple.t_len = HeapTupleHeaderGetDatumLength(row);
+		ItemPointerSetInvalid(&tuple.t_self);
+		tuple.t_data = row;
+		ExecStoreHeapTuple(&tuple, slot, false);
+		map_row(header, slot, false, mapped, desc);
+		ExecClearTuple(slot);
+		if ((Pointer) row != DatumGetPointer(value))
+			pfree(row);
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	FreeTupleDesc(row_desc);
+}
+
+/*
+ * Receive anew the headers whose lines changed.
+ *
+ * The query locks them, and what it gives is what they are after the wait; the
+ * lines are read by a later statement, which sees all that was done under that
+ * lock.  So two sessions that change lines of one header, or its header and its
+ * lines, receive in turn, and the last one receives everything.
+ */
 static void
 receive_headers(const Attachment *lines, ArrayBuildState *keys, Attachment **pinned)
 {
 	Oid			type = TEXTARRAYOID;
 	Datum		value = makeArrayResult(keys, CurrentMemoryContext);
-	Tuplestorestate *mapped = NULL;
-	TupleDesc	desc = NULL;
-	Attachment *header = NULL;
+	Tuplestorestate *mapped;
+	TupleDesc	desc;
 	SPITupleTable *table;
 	uint64		count;
 
@@ -788,35 +859,16 @@ receive_headers(const Attachment *lines, ArrayBuildState *keys, Attachment **pin
 				 errmsg("the rows that the lines of table %s belong to are not those it was attached with",
 						lines->label),
 				 errhint("Detach it and attach it anew.")));
-	for (uint64 i = 0; i < count; i++)
-	{
-		bool		isnull;
-		HeapTupleHeader row =
-			DatumGetHeapTupleHeader(SPI_getbinval(table->vals[i], table->tupdesc, 1, &isnull));
-		TupleDesc	row_desc = lookup_rowtype_tupdesc_copy(HeapTupleHeaderGetTypeId(row),
-														   HeapTupleHeaderGetTypMod(row));
-		TupleTableSlot *slot = MakeSingleTupleTableSlot(row_desc, &TTSOpsHeapTuple);
-		HeapTupleData tuple = {0};
-
-		if (header == NULL)
-		{
-			header = pin_attachment(get_typ_typrelid(HeapTupleHeaderGetTypeId(row)), false);
-			if (header == NULL)
-				elog(ERROR, "the header of table %s is not attached", lines->label);
-			*pinned = header;
-			desc = mapped_desc(header);
-			mapped = tuplestore_begin_heap(false, false, work_mem);
-		}
-		tuple.t_len = HeapTupleHeaderGetDatumLength(row);
-		ItemPointerSetInvalid(&tuple.t_self);
-		tuple.t_data = row;
-		ExecStoreHeapTuple(&tuple, slot, false);
-		map_row(header, slot, false, mapped, desc);
-		ExecDropSingleTupleTableSlot(slot);
-	}
-	if (mapped == NULL)
+	if (count == 0)
 		return;
-	receive_mapped(header, mapped, desc, false);
+	*pinned = pin_attachment(lines->relation, false);
+	if (*pinned == NULL)
+		elog(ERROR, "the header of table %s is not attached", lines->label);
+	desc = mapped_desc(*pinned);
+	mapped = tuplestore_begin_heap(false, false, work_mem);
+	map_headers(*pinned, table, count, mapped, desc);
+	SPI_freetuptable(table);
+	receive_mapped(*pinned, mapped, desc, false);
 	tuplestore_end(mapped);
 }
 

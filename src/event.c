@@ -384,7 +384,8 @@ read_activity(const EventLayout *layout, TupleTableSlot *slot, Event *event)
 {
 	event->activity_kind = read_column(layout, slot, COLUMN_KIND);
 	event->value = read_column(layout, slot, COLUMN_VALUE);
-	if (VARSIZE_ANY_EXHDR(DatumGetPointer(event->activity_kind)) == 0)
+	if (event->activity_kind == 0 ||
+		VARSIZE_ANY_EXHDR(DatumGetPointer(event->activity_kind)) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_LY_INVALID_ACTIVITY),
 				 errmsg("kind of activity " INT64_FORMAT " is empty", event->source_id)));

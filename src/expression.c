@@ -560,9 +560,12 @@ columns_walker(Node *node, void *context)
 	return expression_tree_walker(node, columns_walker, context);
 }
 
-/* Pin the settings that names and literals are read with: a rule means the same in every session. */
-static void
-pin_settings(void)
+/*
+ * Pin the settings that names and literals are read with: a rule means the same
+ * in every session.  Until the caller's AtEOXact_GUC, or an error.
+ */
+void
+ExpressionPinSettings(void)
 {
 	static const char *const settings[][2] = {
 		{"search_path", "pg_catalog, pg_temp"},
@@ -616,7 +619,7 @@ ExpressionCompile(ExpressionScope *scope, uint32 visible, const char *text, Oid 
 	if (strlen(text) > MAX_LENGTH)
 		refuse_size(role, owner);
 	nest = NewGUCNestLevel();
-	pin_settings();
+	ExpressionPinSettings();
 	PG_TRY();
 	{
 		planned = compile_tree(scope, visible, text, result_type, role, owner);

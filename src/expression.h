@@ -53,6 +53,7 @@ extern ExpressionScope *ExpressionScopeCreate(MemoryContext context, const Expre
 											  int nrows);
 extern Expression *ExpressionCompile(ExpressionScope *scope, uint32 visible, const char *text,
 									 Oid result_type, const char *role, const char *owner);
+extern void ExpressionPinSettings(void);
 extern void ExpressionPrepare(Expression *expression);
 extern bool ExpressionFindKey(const Expression *condition, ExpressionKey *key);
 extern bool ExpressionIsConstant(const Expression *expression, Datum *value, bool *isnull);

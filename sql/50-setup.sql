@@ -573,6 +573,10 @@ BEGIN
     IF EXISTS (SELECT FROM loyalty.account a WHERE a.account_id = member_id AND a.merged_into IS NOT NULL) THEN
         RAISE EXCEPTION 'member % was merged into another', member_id USING ERRCODE = 'LY433', DETAIL = 'It stays closed.';
     END IF;
+    IF status = 'closed' AND EXISTS (SELECT FROM loyalty.household_member h WHERE h.household_id = member_id AND h.left_at IS NULL) THEN
+        RAISE EXCEPTION 'household % is shared', member_id USING ERRCODE = 'LY307', DETAIL = 'What its members buy would go to an account from which nobody may spend.',
+            HINT = 'loyalty.leave_household lets each of them leave.';
+    END IF;
     UPDATE loyalty.member m SET status = status WHERE m.member_id = member_id;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'member % does not exist', member_id USING ERRCODE = 'LY301', HINT = 'loyalty.enroll makes a member.';

@@ -370,14 +370,14 @@ BEGIN
     -- all accounts concerned: who bought, to whom the purchase gave before it was moved, whose points paid, who was referred and referred, into whom they were merged
     PERFORM FROM loyalty.account a
         WHERE a.account_id = ANY (ARRAY(
-            SELECT unnest(ARRAY[coalesce(o.merged_into, y.account_id), o.household_id] || o.left_households)
+            SELECT unnest(ARRAY[y.account_id, o.merged_into, o.household_id] || o.left_households)
             FROM loyalty.purchase q
                  CROSS JOIN LATERAL (SELECT q.member_id UNION ALL
                      SELECT e.account_id FROM loyalty.entry e WHERE e.source_id = q.purchase_id UNION ALL
                      SELECT e.account_id FROM loyalty.entry e WHERE e.source_id = q.redemption_id UNION ALL SELECT unnest(ARRAY[x.friend_id, x.referrer_id]) FROM loyalty.referral x WHERE x.purchase_id = q.purchase_id) y (account_id)
                  LEFT JOIN loyalty.account o ON o.account_id = y.account_id
             WHERE q.purchase_id = ANY (purchases)))
-        ORDER BY a.account_id FOR NO KEY UPDATE;
+        ORDER BY a.merged_into IS NULL, a.account_id FOR NO KEY UPDATE;
     FOR r IN SELECT n.return_id, q.purchase_id
              FROM new_rows n
                   JOIN unnest(returns, purchases) x (return_id, purchase_id) ON x.return_id = n.return_id

@@ -185,17 +185,24 @@ AwardRevokePromotion(Ledger *ledger, const Program *program, Account *account, i
 					  "revoked", source_id, NULL);
 }
 
-/* In a household's account an entry says whose event it is of. */
+/*
+ * In a household's account an entry says whose event it is of, and one that
+ * gives points the days of another time says which.
+ */
 Datum
-AwardDetail(const Account *account, const Event *event)
+AwardDetail(const Account *account, const Event *event, bool redated)
 {
+	bool		shared = account->account_id >= FIRST_HOUSEHOLD &&
+		account->account_id < FIRST_WALLET && account->account_id != event->member_id;
 	Detail		detail;
 
-	if (account->account_id < FIRST_HOUSEHOLD || account->account_id >= FIRST_WALLET ||
-		account->account_id == event->member_id)
+	if (!shared && !redated)
 		return (Datum) 0;
 	DetailBegin(&detail);
-	DetailInteger(&detail, "member", event->member_id);
+	if (shared)
+		DetailInteger(&detail, "member", event->member_id);
+	if (redated)
+		DetailTime(&detail, "occurred_at", event->occurred_at);
 	return DetailEnd(&detail);
 }
 
@@ -221,7 +228,7 @@ post_award(Ledger *ledger, const Program *program, Account *account, const Event
 	posting.lots = &lots;
 	posting.tally = &tally;
 	posting.breakdown = BreakdownEncode(&outcome->award.breakdown);
-	posting.detail = AwardDetail(account, event);
+	posting.detail = AwardDetail(account, event, false);
 	LedgerPost(ledger, account, &posting);
 	AwardPromote(ledger, program, account, event->source_id);
 }

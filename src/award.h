@@ -36,7 +36,7 @@ extern void AwardMemberFacts(Ledger *ledger, Program *program, const Account *ac
 							 const Account *history, const Event *event, MemberFacts *facts);
 extern void AwardPost(Ledger *ledger, Program *program, Account *account,
 					  const Account *history, Event *event, AwardOutcome *outcome);
-extern Datum AwardDetail(const Account *account, const Event *event);
+extern Datum AwardDetail(const Account *account, const Event *event, bool redated);
 extern Account *AwardAccount(Ledger *ledger, const Event *event);
 extern Lot	AwardLot(const Program *program, int32 day, int64 points);
 extern void AwardTally(const Program *program, const Event *event, int32 day, int64 points,

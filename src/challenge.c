@@ -250,7 +250,7 @@ give(Ledger *ledger, const Event *event, int64 points, Posting posting)
 	int64		given;
 
 	posting.occurred_at = event->occurred_at;
-	posting.detail = AwardDetail(account, event);
+	posting.detail = AwardDetail(account, event, false);
 	given = CorrectPoints(ledger, program, account, event, NULL, points, &posting);
 	ProgramUnpin(program);
 	return given;
@@ -271,7 +271,7 @@ take_back(Ledger *ledger, const Event *event, const Posted *posted, Posting post
 	program = ProgramPin(account->program_id);
 	posting.key = psprintf("%s back", posting.key);
 	posting.occurred_at = LedgerNow(ledger);
-	posting.detail = AwardDetail(account, event);
+	posting.detail = AwardDetail(account, event, false);
 	given = CorrectPoints(ledger, program, account, event, posted, -before, &posting);
 	ProgramUnpin(program);
 	return given;

@@ -148,6 +148,41 @@ difference_lots(Ledger *ledger, const Program *program, Account *account, const 
 	LotsRaise(status);
 }
 
+/* Tell whether an event occurred on another day than the one whose days its points have. */
+static bool
+is_redated(const Program *program, const Event *event, const Posted *posted)
+{
+	return posted->occurred_at != DT_NOBEGIN &&
+		ProgramDay(program, posted->occurred_at) != ProgramDay(program, event->occurred_at);
+}
+
+/*
+ * Give what is still there of an event's points the days that they would have
+ * had; those that died too early live again.  What was spent stays spent.
+ */
+static void
+redate_lots(Ledger *ledger, const Program *program, Account *account, const Event *event,
+			const Posted *posted, LotSet *lots)
+{
+	int32		today = ProgramDay(program, LedgerNow(ledger));
+	int64		points;
+	LotSet		scratch;
+	LotSet		standing;
+	LotSet		balance;
+	LotSet		delta;
+
+	lotset_copy(&standing, &posted->lots);
+	LotsRaise(lotset_add(&standing, lots));
+	LotsRaise(lotset_total(&standing, &points));
+	reopen_expired(ledger, program, account, posted, points, today);
+	lotset_copy(&balance, HoldsFree(account, &scratch));
+	LotsRaise(lotset_add(&balance, lots));
+	lotset_init(&delta);
+	LotsRaise(lotset_redate(&balance, &standing,
+							AwardLot(program, ProgramDay(program, event->occurred_at), 0), &delta));
+	LotsRaise(lotset_add(lots, &delta));
+}
+
 /*
  * Post a difference of points alone, without a tally: what the source gave to
  * the account before (NULL: nothing) says which lots go first; the points posted.
@@ -236,6 +271,8 @@ post_difference(Ledger *ledger, Program *program, Account *account, const Event 
 		target_tally(program, event, target->points, &returned, &tally);
 	}
 	difference_lots(ledger, program, account, event, posted, owed_points(posted, after), &lots);
+	if (target != NULL && is_redated(program, event, posted))
+		redate_lots(ledger, program, account, event, posted, &lots);
 	TallyRaise(tallyset_subtract(&tally, &posted->tally));
 	if (lots.n == 0 && tally.n == 0 && posting.key == NULL &&
 		(posting.detail == (Datum) 0 || posted->member_id == event->member_id))
@@ -297,7 +334,7 @@ CorrectEvent(Ledger *ledger, Program *program, Account *account, Event *event,
 
 	decide_target(ledger, program, event, posted, &target);
 	posting = correction(ledger, event, posted, &target);
-	posting.detail = AwardDetail(account, event);
+	posting.detail = AwardDetail(account, event, is_redated(program, event, posted));
 	post_difference(ledger, program, account, event, posted, &target, &posting);
 }
 

@@ -164,7 +164,8 @@ static const char *const plan_sql[PLAN_COUNT] = {
 	/* an award that was reviewed is decided with the rules of when it was held */
 	" CASE WHEN w.failed THEN e.recorded_at ELSE LEAST(e.recorded_at, w.held_at) END,"
 	" EXISTS (SELECT FROM loyalty.returned r WHERE r.purchase_id = s.source_id) AS returned,"
-	" e.account_id, (e.detail ->> 'member')::pg_catalog.int8, w.refused_at IS NOT NULL AS refused"
+	" e.account_id, (e.detail ->> 'member')::pg_catalog.int8, w.refused_at IS NOT NULL AS refused,"
+	" CASE WHEN e.kind = 'earn' THEN e.occurred_at ELSE (e.detail ->> 'occurred_at')::pg_catalog.timestamptz END"
 	" FROM (SELECT DISTINCT u FROM pg_catalog.unnest($1) u) AS s (source_id)"
 	" LEFT JOIN loyalty.entry e ON e.source_id = s.source_id"
 	" LEFT JOIN loyalty.account a ON a.account_id = e.account_id AND a.merged_into IS NOT NULL"
@@ -1061,8 +1062,11 @@ add_posted(Posted *posted, Datum *v, bool *n)
 	/* in a household's account the entries themselves say whose they are */
 	if (!n[9])
 		posted->member_id = DatumGetInt64(v[9]);
-	else if (posted->member_id == 0)
+	else if (posted->member_id == 0 || DatumGetInt64(v[8]) < FIRST_HOUSEHOLD ||
+			 DatumGetInt64(v[8]) >= FIRST_WALLET)
 		posted->member_id = DatumGetInt64(v[8]);
+	if (!n[11])
+		posted->occurred_at = DatumGetTimestampTz(v[11]);
 	LotsFromDatum(v[2], &lots);
 	LotsRaise(lotset_add(&posted->lots, &lots));
 	TallyFromDatum(v[3], &tally);
@@ -1100,8 +1104,8 @@ LedgerPosted(Ledger *ledger, int64 *source_ids, int n, Posted **result)
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		MemoryContext old = MemoryContextSwitchTo(ledger->context);
-		Datum		v[11];
-		bool		nulls[11];
+		Datum		v[12];
+		bool		nulls[12];
 
 		heap_deform_tuple(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, v, nulls);
 		if (count == 0 || posted[count - 1].source_id != DatumGetInt64(v[0]) ||
@@ -1114,6 +1118,7 @@ LedgerPosted(Ledger *ledger, int64 *source_ids, int n, Posted **result)
 			posted[count - 1].held = DatumGetBool(v[5]);
 			posted[count - 1].refused = DatumGetBool(v[10]);
 			posted[count - 1].returned = DatumGetBool(v[7]);
+			posted[count - 1].occurred_at = DT_NOBEGIN;
 			posted[count - 1].recorded_at = nulls[6] ? DT_NOEND : DatumGetTimestampTz(v[6]);
 		}
 		add_posted(&posted[count - 1], v, nulls);

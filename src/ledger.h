@@ -100,6 +100,7 @@ typedef struct Posted
 	int64		account_id;		/* where it stands now */
 	int64		member_id;		/* whose it was */
 	TimestampTz recorded_at;	/* of the first entry */
+	TimestampTz occurred_at;	/* whose days its points have; DT_NOBEGIN: not known */
 	LotSet		lots;
 	TallySet	tally;
 	int			nbreakdowns;

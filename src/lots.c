@@ -637,6 +637,33 @@ lotset_reopen(const LotSet *balance, const LotSet *posted, const LotSet *expired
 	return CORE_OK;
 }
 
+/*
+ * What giving posted points other days posts: as many as are still there of the
+ * very lots become points of the days of another lot, and repay a debt first.
+ */
+CoreStatus
+lotset_redate(const LotSet *balance, const LotSet *posted, Lot days, LotSet *delta)
+{
+	LotSet		after;
+	LotSet		again;
+	int64		left = INT64_MAX;
+	CoreStatus	status = draw_posted(balance, posted, delta, &left);
+
+	days.amount = INT64_MAX - left;
+	if (status != CORE_OK || days.amount == 0)
+		return status;
+	lotset_copy(&after, balance);
+	lotset_init(&again);
+	status = lotset_add(&after, delta);
+	if (status == CORE_OK)
+		status = lotset_earn(&after, days, &again);
+	if (status == CORE_OK)
+		status = lotset_add(delta, &again);
+	lotset_free(&after);
+	lotset_free(&again);
+	return status;
+}
+
 /* What spending points on a day posts: soonest expiry first, never-expiring last. */
 CoreStatus
 lotset_spend(const LotSet *balance, int64 points, int32 day, LotSet *delta)

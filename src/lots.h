@@ -62,6 +62,7 @@ extern CoreStatus lotset_take_back(const LotSet *balance, const LotSet *posted, 
 								   LotSet *delta, int64 *taken);
 extern CoreStatus lotset_reopen(const LotSet *balance, const LotSet *posted,
 								const LotSet *expired, int64 points, LotSet *delta);
+extern CoreStatus lotset_redate(const LotSet *balance, const LotSet *posted, Lot days, LotSet *delta);
 extern CoreStatus lotset_spend(const LotSet *balance, int64 points, int32 day, LotSet *delta);
 extern CoreStatus lotset_restore(const LotSet *balance, const LotSet *given, int32 day,
 								 RestorePolicy policy, int grace_days, LotSet *delta);

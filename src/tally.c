@@ -130,10 +130,45 @@ tallyset_add_month(TallySet *set, TallyMonth month)
 	return CORE_OK;
 }
 
+/* Add many months at once, in linear time. */
+static CoreStatus
+merge(TallySet *into, const TallySet *delta)
+{
+	TallySet	result;
+	CoreStatus	status = CORE_OK;
+	int			i = 0;
+	int			j = 0;
+
+	tallyset_init(&result);
+	reserve(&result, into->n + delta->n);
+	while (status == CORE_OK && (i < into->n || j < delta->n))
+	{
+		bool		ours = j == delta->n || (i < into->n && into->month[i].month <= delta->month[j].month);
+		TallyMonth	month = ours ? into->month[i++] : delta->month[j++];
+
+		if (ours && j < delta->n && delta->month[j].month == month.month)
+			status = add_sums(&month, &delta->month[j++]);
+		if (!is_zero(&month))
+			result.month[result.n++] = month;
+	}
+	if (status == CORE_OK && result.n > TALLY_MAX)
+		status = CORE_TOO_MANY;
+	if (status != CORE_OK)
+	{
+		tallyset_free(&result);
+		return status;
+	}
+	tallyset_free(into);
+	*into = result;
+	return CORE_OK;
+}
+
 /* Add a set to a set. */
 CoreStatus
 tallyset_add(TallySet *into, const TallySet *delta)
 {
+	if (delta->n > 4)
+		return merge(into, delta);
 	for (int i = 0; i < delta->n; i++)
 	{
 		CoreStatus	status = tallyset_add_month(into, delta->month[i]);

@@ -1,21 +1,44 @@
 /*
  * attach: tables of the DBA's own as transaction tables.
  */
+CREATE TYPE loyalty.table_ref;
+
+CREATE FUNCTION loyalty.table_ref_in(cstring) RETURNS loyalty.table_ref
+    LANGUAGE C STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'loyalty_table_ref_in';
+COMMENT ON FUNCTION loyalty.table_ref_in(cstring) IS 'The table of a name, or 1 where there is none';
+REVOKE ALL ON FUNCTION loyalty.table_ref_in(cstring) FROM PUBLIC;
+
+CREATE FUNCTION loyalty.table_ref_out(loyalty.table_ref) RETURNS cstring
+    LANGUAGE internal STABLE STRICT PARALLEL SAFE AS 'regclassout';
+COMMENT ON FUNCTION loyalty.table_ref_out(loyalty.table_ref) IS 'The name that a table has now';
+REVOKE ALL ON FUNCTION loyalty.table_ref_out(loyalty.table_ref) FROM PUBLIC;
+
+CREATE TYPE loyalty.table_ref (INPUT = loyalty.table_ref_in, OUTPUT = loyalty.table_ref_out, LIKE = regclass);
+COMMENT ON TYPE loyalty.table_ref IS 'A table, like regclass; but a name that stands for none is read as 1, so that a registry is restored where one of its tables is not';
+CREATE CAST (loyalty.table_ref AS oid) WITHOUT FUNCTION AS IMPLICIT;
+COMMENT ON CAST (loyalty.table_ref AS oid) IS 'The table''s number';
+CREATE CAST (loyalty.table_ref AS regclass) WITHOUT FUNCTION AS IMPLICIT;
+COMMENT ON CAST (loyalty.table_ref AS regclass) IS 'The table';
+CREATE CAST (regclass AS loyalty.table_ref) WITHOUT FUNCTION AS ASSIGNMENT;
+COMMENT ON CAST (regclass AS loyalty.table_ref) IS 'The table';
+
 CREATE TABLE loyalty.attachment (
     attachment_id   integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    relation        regclass NOT NULL,
+    relation        loyalty.table_ref NOT NULL,
     kind            text NOT NULL CHECK (kind IN ('purchase', 'activity', 'return')),
     program_id      integer NOT NULL,
     source          text NOT NULL UNIQUE CHECK (source <> ''),
     mapping         jsonb NOT NULL,
     qualifies       text,
-    lines_relation  regclass UNIQUE,
+    lines_relation  loyalty.table_ref,
     lines_key       text,
     header_key      text,
     lines_mapping   jsonb
 );
-CREATE UNIQUE INDEX attachment_relation_idx ON loyalty.attachment (relation, (kind = 'return'));
+CREATE UNIQUE INDEX attachment_relation_idx ON loyalty.attachment (relation, (kind = 'return')) WHERE relation <> 1::oid;
+CREATE UNIQUE INDEX attachment_lines_relation_idx ON loyalty.attachment (lines_relation) WHERE lines_relation <> 1::oid;
 COMMENT ON TABLE loyalty.attachment IS 'Tables whose rows become purchases, activities or returns; one table may hold purchases and their returns';
+COMMENT ON COLUMN loyalty.attachment.relation IS 'The table; 1 where it was not there when this was restored';
 COMMENT ON COLUMN loyalty.attachment.source IS 'Stands as source in the rows received; unique for ever';
 COMMENT ON COLUMN loyalty.attachment.mapping IS 'SQL expressions over the table''s row: member (external id), reference, occurred_at, amount, ...';
 COMMENT ON COLUMN loyalty.attachment.lines_relation IS 'The table of the lines, whose lines_key names the header''s header_key; lines_mapping holds SQL expressions over its row';
@@ -93,6 +116,28 @@ $$;
 REVOKE ALL ON FUNCTION loyalty.header_query(loyalty.attachment) FROM PUBLIC;
 COMMENT ON FUNCTION loyalty.header_query(loyalty.attachment) IS 'How the engine locks and reads the headers of changed lines, likewise';
 
+CREATE FUNCTION loyalty.require_attachable(relation regclass) RETURNS void
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    c pg_class;
+BEGIN
+    SELECT * INTO c FROM pg_class q WHERE q.oid = relation;
+    IF NOT FOUND OR c.relkind NOT IN ('r', 'p') THEN
+        RAISE EXCEPTION '% is not a table', coalesce(relation::text, 'NULL') USING ERRCODE = 'LY501';
+    END IF;
+    IF c.relpersistence = 't' THEN
+        RAISE EXCEPTION 'table % is temporary', relation USING ERRCODE = 'LY501', HINT = 'Attach a table that stays.';
+    END IF;
+    IF c.relnamespace IN ('loyalty'::regnamespace, 'pg_catalog'::regnamespace, 'information_schema'::regnamespace, 'pg_toast'::regnamespace) THEN
+        RAISE EXCEPTION 'table % is not one of your own', relation
+            USING ERRCODE = 'LY501', DETAIL = 'Tables of the system and of loyalty itself are not attached.';
+    END IF;
+END
+$$;
+REVOKE ALL ON FUNCTION loyalty.require_attachable(regclass) FROM PUBLIC;
+COMMENT ON FUNCTION loyalty.require_attachable(regclass) IS 'Raises LY501 for what is no table of the shop''s own, or one that goes away with its session';
+
 CREATE FUNCTION loyalty.attach(relation regclass, kind text, mapping jsonb, program_id integer,
         qualifies text DEFAULT NULL, source text DEFAULT NULL,
         lines regclass DEFAULT NULL, lines_key text DEFAULT NULL, header_key text DEFAULT NULL,
@@ -115,9 +160,7 @@ BEGIN
     IF kind <> 'purchase' AND lines IS NOT NULL THEN
         RAISE EXCEPTION 'only purchases have lines in a table of their own' USING ERRCODE = 'LY501', HINT = 'Map lines to a jsonb array instead.';
     END IF;
-    IF coalesce((SELECT c.relkind FROM pg_class c WHERE c.oid = relation), 'x') NOT IN ('r', 'p') THEN
-        RAISE EXCEPTION '% is not a table', coalesce(relation::text, 'NULL') USING ERRCODE = 'LY501';
-    END IF;
+    PERFORM loyalty.require_attachable(t) FROM unnest(ARRAY[relation] || CASE WHEN lines IS NOT NULL THEN ARRAY[lines] END) t;
     IF mapping IS NULL OR jsonb_typeof(mapping) <> 'object' OR jsonb_typeof(lines_mapping) <> 'object' THEN
         RAISE EXCEPTION 'a mapping is an object of SQL expressions' USING ERRCODE = 'LY501', HINT = 'For example {"member": "customer", "reference": "id::text", "amount": "total"}.';
     END IF;
@@ -140,6 +183,10 @@ BEGIN
         RAISE EXCEPTION 'mapping of table % lacks %', relation, stray USING ERRCODE = 'LY501';
     END IF;
     PERFORM loyalty.require_program(program_id);
+    IF EXISTS (SELECT FROM loyalty.program p WHERE p.program_id = program_id AND p.wallet_of IS NOT NULL) THEN
+        RAISE EXCEPTION 'table % cannot be attached to programme %', relation, program_id
+            USING ERRCODE = 'LY501', DETAIL = 'The programme is a wallet.', HINT = 'Attach it to the programme whose wallet it is.';
+    END IF;
     PERFORM loyalty.check_mapping(relation, kind, mapping, qualifies);
     IF lines IS NOT NULL THEN
         PERFORM loyalty.check_mapping(lines, 'activity', jsonb_build_object('subject', lines_mapping ->> 'sku'), NULL);
@@ -183,7 +230,7 @@ BEGIN
         RAISE EXCEPTION 'table % is a partition of an attached table', relation USING ERRCODE = 'LY503', HINT = 'Detach that table, or detach the partition from it first.';
     END IF;
     SELECT array_agg(DISTINCT coalesce(t.relid, x.relid)) INTO tables
-        FROM (SELECT detach.relation UNION SELECT q.lines_relation FROM loyalty.attachment q WHERE q.relation = detach.relation) x (relid)
+        FROM (SELECT detach.relation UNION SELECT q.lines_relation::regclass FROM loyalty.attachment q WHERE q.relation = detach.relation) x (relid)
              LEFT JOIN LATERAL pg_partition_tree(x.relid) t ON true WHERE x.relid IS NOT NULL;
     DELETE FROM loyalty.attachment q WHERE q.relation = detach.relation;
     found_some := FOUND;
@@ -200,3 +247,28 @@ END
 $$;
 REVOKE ALL ON FUNCTION loyalty.detach(regclass) FROM PUBLIC;
 COMMENT ON FUNCTION loyalty.detach(regclass) IS 'Lets go of a table, or of a partition that was taken out of an attached one; what its rows earned stays';
+
+CREATE FUNCTION loyalty.detach_source(source text) RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    a loyalty.attachment;
+    trigger record;
+BEGIN
+    SELECT * INTO a FROM loyalty.attachment q WHERE q.source = detach_source.source;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'no table is attached as source "%"', source USING ERRCODE = 'LY503', HINT = 'loyalty.attachment lists the sources.';
+    END IF;
+    IF EXISTS (SELECT FROM pg_class c WHERE c.oid = a.relation) THEN
+        RAISE EXCEPTION 'table % of source "%" is there', a.relation, source USING ERRCODE = 'LY503', HINT = 'loyalty.detach lets go of it.';
+    END IF;
+    DELETE FROM loyalty.attachment q WHERE q.attachment_id = a.attachment_id;
+    FOR trigger IN SELECT g.tgrelid::regclass AS relation, g.tgname AS name FROM pg_class c LEFT JOIN LATERAL pg_partition_tree(c.oid) t ON true
+                       JOIN pg_trigger g ON g.tgrelid = coalesce(t.relid, c.oid)
+                   WHERE c.oid = a.lines_relation AND g.tgfoid = 'loyalty.receive()'::regprocedure LOOP
+        EXECUTE format('DROP TRIGGER %I ON %s', trigger.name, trigger.relation);
+    END LOOP;
+END
+$$;
+REVOKE ALL ON FUNCTION loyalty.detach_source(text) FROM PUBLIC;
+COMMENT ON FUNCTION loyalty.detach_source(text) IS 'Lets go of an attached table that is not there any more, and of the table of its lines';

@@ -278,11 +278,19 @@ AS $$
         WHERE NOT EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = ('loyalty.' || w.relation)::regclass
                           AND g.tgname = w.trigger AND g.tgenabled IN ('O', 'A'))
     UNION ALL
+    SELECT 'attached tables are there', NULL,
+           CASE WHEN NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = a.relation)
+                THEN format('the table of source "%s" is gone; loyalty.detach_source lets go of it', a.source)
+                ELSE format('the table of the lines of %s is gone; loyalty.detach lets go of both', a.relation) END
+        FROM loyalty.attachment a
+        WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = a.relation)
+            OR (a.lines_relation IS NOT NULL AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = a.lines_relation))
+    UNION ALL
     SELECT 'attached tables and their partitions have their triggers', NULL, x.relation::text || '.' || w.trigger
-        FROM (SELECT coalesce(t.relid, r.relation) AS relation
-              FROM loyalty.attachment a, unnest(ARRAY[a.relation, a.lines_relation]) AS r (relation)
-                   LEFT JOIN LATERAL pg_partition_tree(r.relation) t ON true
-              WHERE r.relation IS NOT NULL) x,
+        FROM (SELECT coalesce(t.relid, c.oid::regclass) AS relation
+              FROM loyalty.attachment a
+                   JOIN pg_class c ON c.oid IN (a.relation, a.lines_relation)
+                   LEFT JOIN LATERAL pg_partition_tree(c.oid) t ON true) x,
              (VALUES ('loyalty_insert'), ('loyalty_update'), ('loyalty_delete'), ('loyalty_truncate')) AS w (trigger)
         WHERE NOT EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = x.relation
                           AND g.tgname = w.trigger AND g.tgenabled IN ('O', 'A'))

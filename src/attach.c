@@ -369,6 +369,36 @@ map_column(Attachment *attachment, MappingContext *context, int i, Datum *values
 		values[i] = ExpressionEvaluate(attachment->expression[i], attachment->econtext, &nulls[i]);
 }
 
+/* Refuse a row that counts and lacks what its kind of transaction cannot do without. */
+static void
+check_needed(const Attachment *attachment, const char *reference, const bool *nulls)
+{
+	static const struct
+	{
+		AttachedKind kind;
+		const char *name;
+		int			code;
+	}			needed[] = {
+		{ATTACHED_PURCHASE, "amount", ERRCODE_LY_INVALID_AMOUNT},
+		{ATTACHED_ACTIVITY, "member", ERRCODE_LY_UNKNOWN_MEMBER},
+		{ATTACHED_ACTIVITY, "kind", ERRCODE_LY_INVALID_ACTIVITY}
+	};
+
+	for (int i = 0; i < attachment->ntargets; i++)
+	{
+		for (int j = 0; nulls[i] && j < lengthof(needed); j++)
+		{
+			if (needed[j].kind == attachment->kind &&
+				strcmp(needed[j].name, attachment->targets[i].name) == 0)
+				ereport(ERROR,
+						(errcode(needed[j].code),
+						 errmsg("row %s of table %s has no %s", reference, attachment->label,
+								needed[j].name),
+						 errhint("Let qualifies leave out rows that do not count yet.")));
+		}
+	}
+}
+
 /* Map a row into the rows to be received; a row without a reference is an error. */
 static void
 map_row(Attachment *attachment, TupleTableSlot *row, bool removed, Tuplestorestate *mapped,
@@ -409,6 +439,8 @@ map_row(Attachment *attachment, TupleTableSlot *row, bool removed, Tuplestoresta
 			nulls[i] = true;
 	}
 	error_context_stack = callback.previous;
+	if (qualifies)
+		check_needed(attachment, context.reference, nulls);
 	values[attachment->ntargets] = BoolGetDatum(qualifies);
 	nulls[attachment->ntargets] = false;
 	tuplestore_putvalues(mapped, desc, values, nulls);

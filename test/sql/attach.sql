@@ -104,3 +104,42 @@ SELECT loyalty.detach('shop.sale');
 SELECT count(*) FROM pg_trigger WHERE tgrelid = 'shop.sale'::regclass;
 DROP TRIGGER forge ON shop.orders_west;
 SELECT * FROM loyalty.check();
+-- what is no table of the shop's own, or goes away, is not attached
+CREATE TEMP TABLE fleeting (id int, who text, total numeric);
+CREATE VIEW shop.view AS SELECT * FROM shop.sale;
+SELECT loyalty.add_wallet(:prog, 'Wallet of the attached') AS wallet \gset
+\set mapping '{"member": "who", "reference": "id::text", "amount": "total"}'
+SELECT loyalty.attach('fleeting', 'purchase', :'mapping', :prog);
+SELECT loyalty.attach('shop.view', 'purchase', :'mapping', :prog);
+SELECT loyalty.attach('loyalty.member', 'activity', '{"member": "external_id", "reference": "member_id::text", "kind": "''enrolled''"}', :prog);
+SELECT loyalty.attach('pg_class', 'activity', '{"member": "relname::text", "reference": "oid::text", "kind": "''table''"}', :prog);
+CREATE TABLE shop.gone (id int, who text, total numeric);
+\set VERBOSITY terse
+SELECT loyalty.attach('shop.gone', 'purchase', :'mapping', :wallet);
+SELECT loyalty.attach('shop.gone', 'purchase', :'mapping', :prog, lines => 'loyalty.purchase', lines_key => 'purchase_id', header_key => 'id', lines_mapping => '{}');
+\set VERBOSITY default
+-- a table may have another name; of one that is gone check() says how to let go of it
+CREATE TABLE shop.gone_line (gone int, article text);
+SELECT loyalty.attach('shop.gone', 'purchase', :'mapping', :prog, lines => 'shop.gone_line', lines_key => 'gone', header_key => 'id', lines_mapping => '{"sku": "article"}') > 0 AS attached;
+SELECT loyalty.detach_source('shop.gone');
+ALTER TABLE shop.gone RENAME TO elsewhere;
+INSERT INTO shop.elsewhere VALUES (1, 'ed', 3);
+SELECT reference, points FROM shop.points WHERE reference = '1' AND points = 3;
+SELECT * FROM loyalty.check();
+DROP TABLE shop.elsewhere;
+SELECT * FROM loyalty.check();
+SELECT loyalty.detach_source('shop.gone');
+SELECT loyalty.detach_source('shop.gone');
+INSERT INTO shop.gone_line VALUES (1, 'A');
+SELECT * FROM loyalty.check();
+-- a dump that leaves tables out: the others are attached all the same
+SELECT '"shop".no_such_table'::loyalty.table_ref, '12345'::loyalty.table_ref, 'shop.sale'::loyalty.table_ref = 'shop.sale'::regclass AS found;
+-- what a row lacks is told of the attached table, not of where its rows go
+CREATE TABLE shop.lacking (id int, who text, total numeric);
+SELECT loyalty.attach('shop.lacking', 'purchase', :'mapping', :prog) > 0 AS attached;
+INSERT INTO shop.lacking VALUES (7, 'ed', NULL);
+SELECT loyalty.detach('shop.lacking'), loyalty.attach('shop.lacking', 'activity', '{"member": "who", "reference": "id::text", "kind": "total::text"}', :prog) > 0 AS attached;
+INSERT INTO shop.lacking VALUES (7, NULL, 1);
+INSERT INTO shop.lacking VALUES (7, 'ed', NULL);
+SELECT loyalty.detach('shop.lacking');
+SELECT * FROM loyalty.check();

@@ -83,5 +83,22 @@ for my $format ('plain', 'custom')
 	});
 	is($node->safe_psql("restored_$format", 'SELECT * FROM loyalty.check()'), '', "and it goes on, sequences included, $format");
 }
+# a table that a dump leaves out costs the others nothing
+$node->safe_psql('shop', q{
+	CREATE TABLE sales (id int PRIMARY KEY, who text, total numeric);
+	SELECT loyalty.attach('sales', 'purchase', '{"member": "who", "reference": "id::text", "amount": "total"}', 1);
+	CREATE TABLE dropped (id int PRIMARY KEY, who text, total numeric);
+	SELECT loyalty.attach('dropped', 'purchase', '{"member": "who", "reference": "id::text", "amount": "total"}', 1);
+	DROP TABLE dropped;
+});
+my $partial = $node->backup_dir . '/dump.partial';
+$node->command_ok([ 'pg_dump', '--exclude-table=orders', '-f', $partial, $node->connstr('shop') ], 'pg_dump without an attached table');
+$node->safe_psql('postgres', 'CREATE DATABASE restored_partial');
+$node->command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-f', $partial, $node->connstr('restored_partial') ], 'psql restores it');
+$node->safe_psql('restored_partial', q{INSERT INTO sales VALUES (1, 'm3', 30)});
+is($node->safe_psql('restored_partial', q{SELECT count(*) FROM loyalty.purchase WHERE source = 'public.sales'}), '1', 'the other table is attached');
+is($node->safe_psql('restored_partial', 'SELECT detail FROM loyalty.check() ORDER BY 1'), join("\n", map { qq{the table of source "public.$_" is gone; loyalty.detach_source lets go of it} } qw(dropped orders)), 'check() names what is not there');
+$node->safe_psql('restored_partial', q{SELECT loyalty.detach_source(source) FROM loyalty.attachment WHERE source <> 'public.sales'});
+is($node->safe_psql('restored_partial', 'SELECT * FROM loyalty.check()'), '', 'and lets go of it');
 $node->stop;
 done_testing();

@@ -189,6 +189,9 @@ DECLARE
     detail text;
 BEGIN
     PERFORM loyalty.require_program(program_id);
+    IF (SELECT g.wallet_of FROM loyalty.program g WHERE g.program_id = program_id) IS NOT NULL THEN
+        RAISE EXCEPTION 'stamp card "%" is not valid', name USING ERRCODE = 'LY722', DETAIL = 'The programme is a wallet.', HINT = 'Add it to the programme whose wallet it is.';
+    END IF;
     IF category IS NOT NULL THEN
         full_condition := format('product.category = %L', category) || coalesce(' AND (' || condition || ')', '');
     END IF;

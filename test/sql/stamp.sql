@@ -178,3 +178,8 @@ UPDATE loyalty.stock_share SET remaining = remaining + 1 WHERE stock_id = (SELEC
 DELETE FROM loyalty.reward_taken; DELETE FROM loyalty.coupon_taken;
 SELECT invariant, count(*) FROM loyalty.check() GROUP BY 1 ORDER BY 1;
 ROLLBACK;
+-- a wallet has no purchases of its own to stamp
+BEGIN;
+SELECT loyalty.add_wallet(pg_temp.p(), 'no stamps') > 0 AS wallet;
+SELECT * FROM pg_temp.refused($$SELECT loyalty.add_stamp_card((SELECT program_id FROM loyalty.program WHERE wallet = 'no stamps'), 'wallet', 'units', 5, 'voucher')$$);
+ROLLBACK;

@@ -376,7 +376,7 @@ AS $$
 #variable_conflict use_variable
 DECLARE
     g loyalty.challenge_grant;
-    reason text := 'Challenge ' || c.name || CASE WHEN c.period = 'once' THEN '' ELSE format(', %s of %s', c.period, period_from) END;
+    reason text := 'Challenge ' || c.name || CASE WHEN c.period = 'once' THEN '' ELSE format(', %s of %s', c.period, to_char(period_from, 'YYYY-MM-DD')) END;
 BEGIN
     INSERT INTO loyalty.challenge_grant AS x (challenge_id, member_id, period_from, granted, reached_at, changes)
         VALUES (c.challenge_id, member_id, period_from, reached_at IS NOT NULL, reached_at, 1)

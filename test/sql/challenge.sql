@@ -278,3 +278,10 @@ SELECT name, metric, members, progress, periods_met, grants, points FROM loyalty
 -- what other tests do is not counted any more
 SELECT count(loyalty.retire_challenge(c.program_id, c.name)) FROM loyalty.challenge c WHERE c.retired_at IS NULL;
 SELECT * FROM loyalty.check();
+-- what stands in the books is the same whatever the session's style of dates
+BEGIN;
+SET LOCAL datestyle = 'German, DMY';
+SELECT loyalty.add_challenge(pg_temp.g('Challenges'), 'style of dates', 'visits', 1, 1, 'month', active_from => '2024-01-01') > 0 AS added;
+INSERT INTO loyalty.purchase (member_id, occurred_at, amount) SELECT min(m.member_id), '2024-05-06', 1 FROM loyalty.member m WHERE m.program_id = pg_temp.g('Challenges') AND m.status = 'active';
+SELECT reason FROM loyalty.entry WHERE reason LIKE 'Challenge style of dates%';
+ROLLBACK;

@@ -2,6 +2,21 @@
  * setup: making programmes, tiers, rules and members.
  */
 
+CREATE FUNCTION loyalty.explain_check(relation regclass, name text, given jsonb) RETURNS text
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT format('%s; expected %s.',
+                  (SELECT string_agg(format('%s is %s', a.attname, coalesce((given -> a.attname)::text, 'NULL')), ', ' ORDER BY a.attnum)
+                   FROM pg_attribute a WHERE a.attrelid = c.conrelid AND a.attnum = ANY (c.conkey) AND given ? a.attname::text),
+                  CASE WHEN e.text LIKE '(% = ANY (ARRAY[%'
+                       THEN 'one of ' || (SELECT string_agg(m[1], ', ') FROM regexp_matches(e.text, '''([^'']*)''::text', 'g') m)
+                       ELSE e.text END)
+        FROM pg_constraint c, pg_get_expr(c.conbin, c.conrelid) AS e (text)
+        WHERE c.conrelid = relation AND c.conname = name AND c.contype = 'c'
+$$;
+COMMENT ON FUNCTION loyalty.explain_check(regclass, text, jsonb) IS 'What was given, and what a check of a table expected instead; NULL where it has no such check';
+REVOKE ALL ON FUNCTION loyalty.explain_check(regclass, text, jsonb) FROM PUBLIC;
+
 CREATE FUNCTION loyalty.create_program(
         name text,
         time_zone text DEFAULT 'UTC',
@@ -49,6 +64,7 @@ AS $$
 DECLARE
     id integer;
     detail text;
+    broken text;
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_timezone_names z WHERE z.name = time_zone) THEN
         RAISE EXCEPTION 'time zone "%" is not known', time_zone
@@ -67,7 +83,16 @@ BEGIN
         RETURNING program_id INTO id;
     RETURN id;
 EXCEPTION WHEN check_violation OR not_null_violation OR unique_violation OR numeric_value_out_of_range THEN
-    GET STACKED DIAGNOSTICS detail = MESSAGE_TEXT;
+    GET STACKED DIAGNOSTICS detail = MESSAGE_TEXT, broken = CONSTRAINT_NAME;
+    detail := coalesce(loyalty.explain_check('loyalty.program', broken, jsonb_build_object(
+            'name', name, 'time_zone', time_zone, 'currency', currency, 'points_name', points_name, 'points_scale', points_scale, 'point_value', point_value,
+            'hold_days', hold_days, 'expiry', expiry, 'expiry_months', expiry_months, 'expiry_days', expiry_days, 'expiry_round', expiry_round,
+            'expiry_fixed_day', expiry_fixed_day, 'rounding', rounding, 'multipliers', multipliers, 'negative', negative, 'negative_limit', negative_limit,
+            'tier_window', tier_window, 'tier_months', tier_months, 'downgrade', downgrade, 'grace_days', grace_days, 'revoke_days', revoke_days,
+            'on_rule_error', on_rule_error, 'restore', restore, 'restore_days', restore_days, 'reinstate_days', reinstate_days, 'pending', pending,
+            'redeem_min', redeem_min, 'redeem_step', redeem_step, 'redeem_max', redeem_max, 'redeem_max_share', redeem_max_share, 'redeem_line_max', redeem_line_max,
+            'transfer_max', transfer_max, 'household_max', household_max, 'proof_above', proof_above, 'cashier_points_max', cashier_points_max,
+            'cashier_redemptions_max', cashier_redemptions_max)), detail);
     RAISE EXCEPTION 'programme "%" is not valid', name
         USING ERRCODE = 'LY001', DETAIL = detail,
               HINT = 'The comments on loyalty.program say what each policy may be.';
@@ -117,6 +142,7 @@ DECLARE
                           AND a.attname NOT IN ('program_id', 'wallet_of', 'wallet', 'created_at'));
     stray text;
     detail text;
+    broken text;
 BEGIN
     PERFORM loyalty.require_program(program_id);
     SELECT k INTO stray FROM jsonb_object_keys(policies) k WHERE k <> ALL (known) LIMIT 1;
@@ -126,7 +152,9 @@ BEGIN
     EXECUTE format('UPDATE loyalty.program p SET (%1$s) = (SELECT %1$s FROM jsonb_populate_record(p, $2)) WHERE p.program_id = $1',
                    (SELECT string_agg(quote_ident(k), ', ') FROM unnest(known) k)) USING program_id, policies;
 EXCEPTION WHEN check_violation OR not_null_violation OR unique_violation OR data_exception THEN
-    GET STACKED DIAGNOSTICS detail = MESSAGE_TEXT;
+    GET STACKED DIAGNOSTICS detail = MESSAGE_TEXT, broken = CONSTRAINT_NAME;
+    detail := coalesce(loyalty.explain_check('loyalty.program', broken,
+        (SELECT to_jsonb(p) || policies FROM loyalty.program p WHERE p.program_id = program_id)), detail);
     RAISE EXCEPTION 'programme % is not valid like this', program_id
         USING ERRCODE = 'LY001', DETAIL = detail, HINT = 'The comments on loyalty.program say what each policy may be.';
 END
@@ -152,6 +180,24 @@ END
 $$;
 COMMENT ON FUNCTION loyalty.require_program(integer) IS 'Raises LY002 where a programme does not exist';
 REVOKE ALL ON FUNCTION loyalty.require_program(integer) FROM PUBLIC;
+
+CREATE FUNCTION loyalty.check_articles() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    -- a restore may bring the articles before the first programme
+    IF EXISTS (SELECT FROM loyalty.program) THEN
+        PERFORM loyalty.require_program(n.program_id) FROM (SELECT DISTINCT q.program_id FROM new_rows q) n;
+    END IF;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION loyalty.check_articles() IS 'Refuses articles of a programme that does not exist';
+REVOKE ALL ON FUNCTION loyalty.check_articles() FROM PUBLIC;
+CREATE TRIGGER check_articles AFTER INSERT ON loyalty.product
+    REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION loyalty.check_articles();
+CREATE TRIGGER check_articles_change AFTER UPDATE ON loyalty.product
+    REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION loyalty.check_articles();
 
 CREATE FUNCTION loyalty.add_tier(program_id integer, name text, threshold numeric,
         metric text DEFAULT 'points', multiplier numeric DEFAULT 1, rank integer DEFAULT NULL,

@@ -273,7 +273,7 @@ AS $$
                      ('challenge', 'configuration_changed'), ('challenge', 'keep_challenge'), ('challenge', 'refuse_change'), ('challenge_grant', 'refuse_change'),
                      ('referral_policy', 'configuration_changed'), ('referral_policy', 'keep_referral_policy'), ('referral_policy', 'refuse_change'), ('referral', 'refuse_change'), ('referral_change', 'refuse_change'),
                      ('attachment', 'configuration_changed'), ('program', 'configuration_changed'), ('program', 'keep_program'), ('program', 'refuse_change'), ('tier', 'refuse_change'), ('tier', 'configuration_changed'),
-                     ('product', 'configuration_changed'), ('rule', 'configuration_changed'),
+                     ('product', 'configuration_changed'), ('product', 'check_articles'), ('product', 'check_articles_change'), ('rule', 'configuration_changed'),
                      ('rule_version', 'configuration_changed')) AS w (relation, trigger)
         WHERE NOT EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = ('loyalty.' || w.relation)::regclass
                           AND g.tgname = w.trigger AND g.tgenabled IN ('O', 'A'))

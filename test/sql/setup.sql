@@ -59,3 +59,10 @@ SELECT * FROM pg_temp.refused($$SELECT loyalty.lines('[{}, 3]')$$);
 SELECT * FROM pg_temp.refused($$SELECT loyalty.lines('[{"sku": "A"}, {"colour": "red"}]')$$);
 SELECT * FROM pg_temp.refused($$SELECT loyalty.lines('[{"sku": "A", "amount": "much"}]')$$);
 SELECT * FROM loyalty.check();
+-- articles are of a programme that exists; a policy that is refused says what it may be
+SELECT * FROM pg_temp.refused($$INSERT INTO loyalty.product (program_id, sku) VALUES (pg_temp.p(), 'theirs'), (999, 'nobody''s')$$);
+SELECT * FROM pg_temp.refused($$UPDATE loyalty.product SET program_id = 999$$);
+\set VERBOSITY default
+SELECT loyalty.create_program('x', downgrade => 'earned');
+SELECT loyalty.create_program('x', expiry => 'after', expiry_months => 0);
+SELECT loyalty.change_program(pg_temp.p(), '{"tier_months": 0}');

@@ -151,7 +151,7 @@ DECLARE
     shown integer := 0;
 BEGIN
     IF max_rows IS NULL OR max_rows < 0 THEN
-        RAISE EXCEPTION 'max_rows must be a number that is not negative' USING ERRCODE = '22023';
+        RAISE EXCEPTION 'max_rows must be a number that is not negative' USING ERRCODE = 'LY110', DETAIL = format('Got %s.', coalesce(max_rows::text, 'NULL'));
     END IF;
     FOR e IN
         SELECT n.* FROM loyalty.entry n WHERE n.account_id = home ORDER BY n.seq DESC

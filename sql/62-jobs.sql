@@ -10,7 +10,7 @@ DECLARE
     today date := (now() AT TIME ZONE time_zone)::date;
 BEGIN
     IF batch IS NULL OR batch < 1 THEN
-        RAISE EXCEPTION 'batch must be at least 1' USING ERRCODE = '22023';
+        RAISE EXCEPTION 'batch must be at least 1' USING ERRCODE = 'LY110', DETAIL = format('Got %s.', coalesce(batch::text, 'NULL'));
     END IF;
     IF as_of > today THEN
         RAISE EXCEPTION 'jobs cannot run as of %, which is still to come', as_of

@@ -822,7 +822,7 @@ DECLARE
 BEGIN
     PERFORM loyalty.require_program(count_challenges.program_id);
     IF batch IS NULL OR batch < 1 THEN
-        RAISE EXCEPTION 'batch must be at least 1' USING ERRCODE = '22023';
+        RAISE EXCEPTION 'batch must be at least 1' USING ERRCODE = 'LY110', DETAIL = format('Got %s.', coalesce(batch::text, 'NULL'));
     END IF;
     LOOP
         SELECT pg_catalog.array_agg(x.id ORDER BY x.id), pg_catalog.max(x.id) INTO ids, last

@@ -31,7 +31,7 @@ DECLARE
 BEGIN
     PERFORM loyalty.require_program(notices_due.program_id);
     IF days_before IS NULL OR days_before < 0 OR days_before > 36500 THEN
-        RAISE EXCEPTION 'days_before must be from 0 to 36500' USING ERRCODE = '22023';
+        RAISE EXCEPTION 'days_before must be from 0 to 36500' USING ERRCODE = 'LY110', DETAIL = format('Got %s.', coalesce(days_before::text, 'NULL'));
     END IF;
     day := coalesce(as_of, loyalty.local_day(notices_due.program_id, now()));
     last := coalesce(since, day - 1);

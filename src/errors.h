@@ -28,7 +28,7 @@
 #define ERRCODE_LY_INVALID_STATUS			LY('1', '0', '8')
 #define ERRCODE_LY_UNKNOWN_TRANSACTION		LY('1', '0', '9')
 
-/* LY111 to LY116, returns, are raised in SQL */
+/* LY110, a number asked for, and LY111 to LY116, returns, are raised in SQL */
 #define ERRCODE_LY_RETURN_KEPT				LY('1', '1', '7')
 
 /* LY2: rules */

@@ -13,6 +13,7 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/jsonb.h"
 #include "utils/memutils.h"
 #include "utils/typcache.h"
 
@@ -267,6 +268,25 @@ put_cells(ReturnSetInfo *rsinfo, const Simulation *simulation)
 	}
 }
 
+/* Refuse drafts that are no array of objects. */
+static void
+check_drafts(const Jsonb *rules)
+{
+	bool		valid = JB_ROOT_IS_ARRAY(rules) && !JB_ROOT_IS_SCALAR(rules);
+
+	for (uint32 i = 0; valid && i < JB_ROOT_COUNT(rules); i++)
+	{
+		JsonbValue *rule = getIthJsonbValueFromContainer((JsonbContainer *) &rules->root, i);
+
+		valid = rule->type == jbvBinary && JsonContainerIsObject(rule->val.binary.data);
+	}
+	if (!valid)
+		ereport(ERROR,
+				(errcode(ERRCODE_LY_INVALID_RULE),
+				 errmsg("draft rules are an array of objects"),
+				 errhint("For example [{\"name\": \"twice\", \"kind\": \"multiply\", \"points\": \"2\"}]; [] simulates the rules there are.")));
+}
+
 PG_FUNCTION_INFO_V1(loyalty_simulate);
 
 /* simulate(program_id, rules, from_at, until_at, keep_existing) */
@@ -275,6 +295,7 @@ loyalty_simulate(PG_FUNCTION_ARGS)
 {
 	Simulation	simulation = {0};
 
+	check_drafts(PG_GETARG_JSONB_P(1));
 	InitMaterializedSRF(fcinfo, 0);
 	SPI_connect();
 	simulation.program = ProgramDraft(PG_GETARG_INT32(0), PG_GETARG_DATUM(1), PG_GETARG_BOOL(4));

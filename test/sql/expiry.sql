@@ -99,3 +99,4 @@ SELECT p.name, (SELECT sum(f.points) FROM loyalty.points_flow f WHERE f.program_
        (SELECT sum(loyalty.total(a.lots)) FROM loyalty.account a WHERE a.program_id = p.program_id) AS accounts FROM loyalty.program p WHERE p.name IN ('Waits', 'Slides', 'Dies') ORDER BY 1;
 SELECT state, sum(points) AS points, sum(cost) AS cost FROM loyalty.liability WHERE program_id = pg_temp.p('Dies') GROUP BY 1 ORDER BY 1;
 SELECT * FROM loyalty.check();
+SELECT a, r.* FROM unnest('{NULL,-1,40000}'::text[]) a, pg_temp.refused(format('SELECT loyalty.notices_due(pg_temp.p(''Dies''), %s)', coalesce(a, 'NULL'))) r;

@@ -50,3 +50,6 @@ SELECT loyalty.adjust(pg_temp.m('ann'), 250, 'gift', expires_on => '2999-01-01')
 SELECT c -> 'balance' ->> 'available' AS available, c -> 'worth' ->> 'currency' AS currency, c -> 'lots' -> 0 ->> 'expires_on' AS dies, c -> 'tier' ->> 'name' AS tier,
        c -> 'lifetime' AS lifetime, jsonb_array_length(c -> 'statement') AS lines, (SELECT array_agg(k ORDER BY k) FROM jsonb_object_keys(c) k) AS keys FROM loyalty.cabinet(pg_temp.m('ann')) c;
 SELECT * FROM loyalty.check();
+SELECT a, r.* FROM unnest('{NULL,-1}'::text[]) a, pg_temp.refused(format('SELECT loyalty.statement(pg_temp.m(''ann''), max_rows => %s)', coalesce(a, 'NULL'))) r;
+SELECT a, r.* FROM unnest('{"{}",3,"[3]","null"}'::jsonb[]) a, pg_temp.refused(format('SELECT loyalty.simulate(pg_temp.p(), %L)', a)) r;
+SELECT count(*) FROM loyalty.simulate(pg_temp.p(), '[{"name": "a draft", "kind": "bonus", "points": "1"}]') WHERE rule = 'a draft';

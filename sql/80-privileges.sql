@@ -90,7 +90,7 @@ AS $$
     SELECT loyalty.grant_all(role, ARRAY[
         'SELECT ON loyalty.member, loyalty.member_balance, loyalty.held_award',
         'EXECUTE ON FUNCTION loyalty.lots_at',
-        'INSERT (member_id, program_id, external_id, joined_at, status, birthday, staff, attributes) ON loyalty.member',
+        'INSERT (program_id, external_id, joined_at, status, birthday, staff, attributes) ON loyalty.member',
         'UPDATE (external_id, joined_at, birthday, staff, attributes) ON loyalty.member',
         'UPDATE (member_id, occurred_at, store, channel, currency, amount, tax, shipping, discount, paid_with_points, paid_with_gift_card, redemption_id, lines, attributes, status) ON loyalty.purchase',
         'UPDATE (member_id, occurred_at, kind, value, subject, attributes, status) ON loyalty.activity',

@@ -68,6 +68,9 @@ SELECT * FROM pg_temp.refused($$INSERT INTO loyalty.purchase (amount) VALUES (1)
 SET ROLE loyalty_test_admin;
 SELECT loyalty.add_tier(pg_temp.p(), 'One', 0) > 0 AS tier, loyalty.adjust(pg_temp.m('ann'), 5, 'gift') AS seq, loyalty.set_tier(pg_temp.m('ann'), 'One', '2999-01-01', 'friend');
 INSERT INTO loyalty.product (program_id, sku) VALUES (pg_temp.p(), 'A');
+-- members get their numbers from the sequence
+INSERT INTO loyalty.member (program_id, external_id) VALUES (pg_temp.p(), 'by hand');
+SELECT * FROM pg_temp.refused($$INSERT INTO loyalty.member (member_id, program_id, external_id) VALUES (4000000000000050, pg_temp.p(), 'a household')$$);
 UPDATE loyalty.purchase SET amount = 6 WHERE reference = 'privileges-1';
 SELECT * FROM pg_temp.refused($$UPDATE loyalty.purchase SET recorded_at = '2020-01-01'$$);
 SELECT * FROM pg_temp.refused($$DELETE FROM loyalty.purchase$$);

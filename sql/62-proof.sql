@@ -122,12 +122,22 @@ $$;
 COMMENT ON FUNCTION loyalty.use_proof(bigint, bigint, text, bigint) IS 'Uses a member''s code up, or raises LY442; returns its number';
 REVOKE ALL ON FUNCTION loyalty.use_proof(bigint, bigint, text, bigint) FROM PUBLIC;
 
+CREATE FUNCTION loyalty.cashier_name(cashier text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+    -- what is not seen is dropped, every other white space is one space
+    SELECT btrim(regexp_replace(regexp_replace(cashier, '[\u0001-\u0008\u000e-\u001f\u007f-\u0084\u0086-\u009f\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]', '', 'g'),
+                                '[\u0009-\u000d\u0020\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+', ' ', 'g'))
+$$;
+COMMENT ON FUNCTION loyalty.cashier_name(text) IS 'The name under which a cashier is counted: white space and invisible characters make nobody another cashier';
+REVOKE ALL ON FUNCTION loyalty.cashier_name(text) FROM PUBLIC;
+
 CREATE FUNCTION loyalty.set_cashier_limit(program_id integer, cashier text, points_max bigint DEFAULT NULL, redemptions_max integer DEFAULT NULL) RETURNS void
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     PERFORM loyalty.require_program(program_id);
-    cashier := btrim(cashier);
+    cashier := loyalty.cashier_name(cashier);
     IF coalesce(cashier, '') = '' OR octet_length(cashier) > 200 OR points_max < 0 OR redemptions_max < 0 THEN
         RAISE EXCEPTION 'a cashier''s limit is not valid' USING ERRCODE = 'LY445', DETAIL = 'Expected a cashier''s name of at most 200 bytes and numbers from zero, or NULL for no limit.';
     END IF;
@@ -148,7 +158,7 @@ DECLARE
     redemptions_max integer;
     counted loyalty.cashier_day;
 BEGIN
-    cashier := btrim(cashier);
+    cashier := loyalty.cashier_name(cashier);
     IF coalesce(cashier, '') = '' OR octet_length(cashier) > 200 THEN
         RAISE EXCEPTION 'who redeems must be named' USING ERRCODE = 'LY444', DETAIL = 'The programme limits what one cashier redeems in a day.',
             HINT = 'Pass cashier; a web shop is one too, and loyalty.set_cashier_limit may leave it without limits.';
@@ -197,15 +207,15 @@ AS $$
              CROSS JOIN LATERAL (
                  SELECT sum(x.points) AS points, count(*) AS n FROM (
                      SELECT -e.points AS points FROM loyalty.entry e JOIN loyalty.account a USING (account_id)
-                         WHERE a.program_id = d.program_id AND e.kind = 'redeem' AND btrim(e.detail -> 'request' ->> 'cashier') = d.cashier
+                         WHERE a.program_id = d.program_id AND e.kind = 'redeem' AND loyalty.cashier_name(e.detail -> 'request' ->> 'cashier') = d.cashier
                                AND (e.occurred_at AT TIME ZONE p.time_zone)::date = d.day
                      UNION ALL
                      SELECT (e.detail ->> 'held')::bigint FROM loyalty.entry e JOIN loyalty.account a USING (account_id)
-                         WHERE a.program_id = d.program_id AND e.kind IN ('capture', 'release') AND btrim(e.detail -> 'request' ->> 'cashier') = d.cashier
+                         WHERE a.program_id = d.program_id AND e.kind IN ('capture', 'release') AND loyalty.cashier_name(e.detail -> 'request' ->> 'cashier') = d.cashier
                                AND ((e.detail ->> 'held_at')::timestamptz AT TIME ZONE p.time_zone)::date = d.day
                      UNION ALL
                      SELECT (h.detail ->> 'held')::bigint FROM loyalty.account a CROSS JOIN LATERAL unnest(a.holds) h
-                         WHERE a.holds IS NOT NULL AND a.program_id = d.program_id AND btrim(h.detail -> 'request' ->> 'cashier') = d.cashier
+                         WHERE a.holds IS NOT NULL AND a.program_id = d.program_id AND loyalty.cashier_name(h.detail -> 'request' ->> 'cashier') = d.cashier
                                AND (h.held_at AT TIME ZONE p.time_zone)::date = d.day) x) b
         WHERE d.points > coalesce(b.points, 0) OR d.redemptions > b.n
 $$;

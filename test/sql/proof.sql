@@ -71,6 +71,9 @@ SELECT a, r.state, r.detail FROM unnest('{web,fay}'::text[]) a, pg_temp.refused(
 SELECT r.* FROM unnest('{"-1, ''a''","%s, ''''","%s, ''a'', -1"}'::text[]) a, pg_temp.refused(format('SELECT loyalty.set_cashier_limit(' || a || ')', pg_temp.p())) r;
 SELECT cashier, points, redemptions FROM loyalty.cashier_day WHERE program_id = pg_temp.p() ORDER BY 1;
 SELECT * FROM loyalty.check();
+-- white space and what is not seen make nobody another cashier
+SELECT a, r.state FROM unnest(ARRAY[E'fay\t', E'\u00a0fay', E'f\u200bay', E'fay\u00ad ']) a, pg_temp.refused(format('SELECT loyalty.redeem(%s, 2000, %L, cashier => %L)', pg_temp.m('bob'), 'y ' || a, a)) r;
+SELECT loyalty.cashier_name(E' Ada \u2003\u00a0 Lovelace\r\n') AS name, loyalty.cashier_name(E'\t\u200b') = '' AS nobody;
 -- and check() sees what was forged
 BEGIN;
 UPDATE loyalty.cashier_day SET points = points + 1 WHERE cashier = 'fay' AND program_id = pg_temp.p();

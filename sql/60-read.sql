@@ -240,10 +240,32 @@ $$;
 COMMENT ON FUNCTION loyalty.quote IS 'What a purchase would earn, now or at any time, by the code of the award itself; writes nothing';
 REVOKE ALL ON FUNCTION loyalty.quote FROM PUBLIC;
 
+CREATE FUNCTION loyalty.no_award(source_id bigint) RETURNS text
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    h loyalty.held_award;
+BEGIN
+    SELECT * INTO h FROM loyalty.held_award q WHERE q.source_id = no_award.source_id;
+    IF h.refused_at IS NOT NULL THEN RETURN 'refused: ' || h.refuse_reason; END IF;
+    IF h.source_id IS NOT NULL AND h.released_at IS NULL THEN RETURN 'waits for approval: ' || h.reason; END IF;
+    RETURN (SELECT 'gives no points: it ' || a.reason FROM loyalty.activity_admission a WHERE a.activity_id = no_award.source_id AND a.verdict = 'refused');
+END
+$$;
+COMMENT ON FUNCTION loyalty.no_award(bigint) IS 'Why a purchase or activity gives nothing, or nothing yet, whatever the rules say; NULL where it may';
+REVOKE ALL ON FUNCTION loyalty.no_award(bigint) FROM PUBLIC;
+
 CREATE FUNCTION loyalty.explain(purchase_id bigint)
     RETURNS TABLE (rule text, version integer, event text, kind text, fired boolean, points bigint, exact numeric, why text)
     LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-    AS $$ SELECT * FROM loyalty.explain_source(purchase_id) $$;
+AS $$
+    WITH w AS MATERIALIZED (SELECT n.why FROM loyalty.no_award(purchase_id) AS n (why))
+    SELECT e.rule, e.version, e.event, e.kind, e.fired AND w.why IS NULL, CASE WHEN w.why IS NULL THEN e.points END, CASE WHEN w.why IS NULL THEN e.exact END,
+           CASE WHEN e.fired AND w.why IS NOT NULL THEN w.why ELSE e.why END
+    FROM loyalty.explain_source(purchase_id) e, w
+    UNION ALL
+    SELECT NULL, NULL, NULL, 'review', false, NULL, NULL, w.why FROM w WHERE w.why IS NOT NULL
+$$;
 COMMENT ON FUNCTION loyalty.explain(bigint) IS 'Why each rule fired on a purchase or activity and what it gave, or why it did not fire; with the rule versions, tier and history that the award pinned';
 REVOKE ALL ON FUNCTION loyalty.explain(bigint) FROM PUBLIC;
 

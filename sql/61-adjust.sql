@@ -150,6 +150,7 @@ CREATE FUNCTION loyalty.adjust(member_id bigint, points bigint, reason text, key
 AS $$
 BEGIN
     PERFORM loyalty.check_own_key(key);
+    PERFORM loyalty.refuse_own((loyalty.require_member(member_id)).program_id, member_id, NULL);
     RETURN loyalty.post_adjustment(member_id, points, reason, key, occurred_at, expires_on);
 END
 $$;

@@ -65,7 +65,7 @@ AS $$
         'SELECT ON loyalty.entry, loyalty.account, loyalty.tier_change, loyalty.entry_rule, loyalty.entry_line, loyalty.attachment',
         'SELECT ON loyalty.household, loyalty.household_member, loyalty.wallet_balance',
         'SELECT ON loyalty.points_flow, loyalty.liability, loyalty.partner_liability, loyalty.breakage',
-        'SELECT ON loyalty.tier_history, loyalty.points_outstanding, loyalty.held_award_open, loyalty.review_award, loyalty.review_queue, loyalty.review_ageing, loyalty.redemption, loyalty.open_hold',
+        'SELECT ON loyalty.tier_history, loyalty.points_outstanding, loyalty.held_award_open, loyalty.review_award, loyalty.review_queue, loyalty.review_ageing, loyalty.activity_policy, loyalty.activity_admission, loyalty.activity_quota, loyalty.activity_refusal, loyalty.activity_prices, loyalty.cashier, loyalty.cashier_activity, loyalty.unusual_cashiers, loyalty.redemption, loyalty.open_hold',
         'SELECT (member_id, program_id, joined_at, status, staff) ON loyalty.member',
         'SELECT (voucher_id, program_id, member_id, kind, value, currency, sku, terms, issued_at, issued_by, valid_from, valid_until, key, source_id, key_id, status, redeemed_at, redeemed_by, redeem_key, redeem_member_id, redeem_store, redeem_purchase_id, revoked_at, revoked_by, reason) ON loyalty.voucher',
         'SELECT ON loyalty.voucher_key, loyalty.checkpoint',
@@ -76,7 +76,7 @@ AS $$
         'SELECT ON loyalty.stamp_card, loyalty.stamp, loyalty.stamp_sheet',
         'SELECT ON loyalty.challenge, loyalty.challenge_member, loyalty.challenge_item, loyalty.challenge_progress, loyalty.challenge_grant, loyalty.challenge_result, loyalty.member_badge',
         'SELECT ON loyalty.referral_policy, loyalty.referral, loyalty.referral_change, loyalty.referral_review, loyalty.referral_funnel, loyalty.referral_tree',
-        'EXECUTE ON FUNCTION loyalty.breakdown_rules(bytea), loyalty.breakdown_lines(bytea), loyalty.lots_at, loyalty.age_band(interval)',
+        'EXECUTE ON FUNCTION loyalty.breakdown_rules(bytea), loyalty.breakdown_lines(bytea), loyalty.lots_at, loyalty.age_band(interval), loyalty.policy_text(loyalty.activity_policy)',
         'EXECUTE ON FUNCTION loyalty.describe(integer, text)'])
 $$;
 COMMENT ON FUNCTION loyalty.grant_bi(regrole) IS 'Lets a BI tool read the books, without external ids, birthdays and attributes of members';
@@ -112,6 +112,7 @@ AS $$
         'EXECUTE ON FUNCTION loyalty.import_coupons(integer, text, text[]), loyalty.make_coupons(integer, text, integer, integer)',
         'EXECUTE ON FUNCTION loyalty.add_stamp_card, loyalty.retire_stamp_card(integer, text, text)',
         'EXECUTE ON FUNCTION loyalty.add_challenge, loyalty.retire_challenge',
+        'EXECUTE ON FUNCTION loyalty.set_activity_policy, loyalty.drop_activity_policy(integer, text), loyalty.set_cashier(integer, text, bigint)',
         'EXECUTE ON FUNCTION loyalty.approve(bigint, text), loyalty.approve(bigint[], text), loyalty.refuse(bigint, text), loyalty.refuse(bigint[], text)',
         'EXECUTE ON FUNCTION loyalty.set_referral, loyalty.retire_referral(integer, text), loyalty.approve_referral(bigint, text), loyalty.refuse_referral(bigint, text)',
         'EXECUTE ON FUNCTION loyalty.release_award(bigint), loyalty.check(), loyalty.verify, loyalty.verify_sealed(jsonb)',
@@ -127,7 +128,7 @@ DECLARE
 BEGIN
     FOREACH name IN ARRAY ARRAY[
         'program', 'tier', 'product', 'rule', 'rule_version', 'exchange_rate', 'member', 'account',
-        'household_member', 'household_id_seq', 'tier_change', 'purchase', 'activity', 'purchase_return', 'returned', 'entry', 'held_award', 'attachment', 'attachment_attachment_id_seq',
+        'household_member', 'household_id_seq', 'tier_change', 'purchase', 'activity', 'purchase_return', 'returned', 'entry', 'held_award', 'activity_policy', 'activity_admission', 'activity_quota', 'cashier', 'attachment', 'attachment_attachment_id_seq',
         'challenge', 'challenge_challenge_id_seq', 'challenge_member', 'challenge_item', 'challenge_progress', 'challenge_grant',
         'referral_policy', 'referral_policy_policy_id_seq', 'referral_code', 'referral', 'referral_change',
         'checkpoint', 'checkpoint_leaf', 'checkpoint_node', 'voucher', 'voucher_key', 'voucher_id_seq', 'redemption_proof', 'redemption_proof_proof_id_seq', 'cashier_limit', 'cashier_day',

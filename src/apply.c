@@ -303,6 +303,15 @@ AwardPost(Ledger *ledger, Program *program, Account *account, const Account *his
 	HoldsSettle(ledger, program, account);
 	AwardPrepare(program, event);
 	AwardMemberFacts(ledger, program, account, history, event, &facts);
+	if (event->hold_reason != NULL)
+	{
+		outcome->held = true;
+		/* its wallets' part waits with it */
+		if (program->wallet_of == 0)
+			LedgerHold(ledger, event->source_id, account->account_id, event->hold_reason,
+					   event->hold_detail);
+		return;
+	}
 	outcome->tier_before = ProgramTierIndex(program, facts.pinned.tier_id);
 	if (event->refused)
 		outcome->award.breakdown.pinned = facts.pinned;

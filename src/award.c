@@ -64,6 +64,7 @@ typedef struct Batch
 {
 	EventLayout *layout;
 	bool		correcting;		/* an UPDATE */
+	bool		admits;			/* something was asked before the chunk was awarded */
 	Pins		pins;
 	MemoryContext chunk;		/* the events and their ledger */
 	MemoryContext scratch;		/* the decision on one event */
@@ -208,6 +209,31 @@ award_wallets(Batch *batch, Ledger *ledger, const Account *account, Event *event
 	}
 }
 
+/* Ask what must be known of a chunk's events before they are awarded, where a programme asks something. */
+static void
+admit_chunk(Batch *batch, Ledger *ledger)
+{
+	RuleEvent	kind = batch->event[0]->kind;
+
+	/* no purchase is entered anew by a correction */
+	if (batch->correcting && kind != ON_ACTIVITY)
+		return;
+	for (int i = 0; i < batch->nevents; i++)
+	{
+		Account    *member = batch->event[i]->has_member ?
+			LedgerAccount(ledger, batch->event[i]->member_id) : NULL;
+
+		if (member == NULL || member->account_id >= FIRST_WALLET ||
+			!AdmitConcerns(pin_program(&batch->pins, member->program_id), kind))
+			continue;
+		batch->admits = true;
+		/* a decision of an older snapshot must run into this one, even where nothing is posted */
+		member->changed |= kind == ON_ACTIVITY && !batch->correcting;
+	}
+	if (batch->admits)
+		AdmitEvents(batch->event, batch->nevents);
+}
+
 /* The members of a chunk's events, 0 where there is none. */
 static int64 *
 chunk_members(const Batch *batch)
@@ -250,6 +276,7 @@ award_chunk(Batch *batch, Ledger *ledger)
 	LedgerLock(ledger, ids, n);
 	order_by_home(batch, ledger);
 	lock_wallets(batch, ledger, NULL, 0);
+	admit_chunk(batch, ledger);
 	for (int i = 0; i < batch->nevents; i++)
 	{
 		Event	   *event = batch->event[i];
@@ -334,7 +361,7 @@ correct_event(Batch *batch, Ledger *ledger, Event *event, const Posted *posted, 
 	bool		wanted = event->has_member && !event->is_void;
 	bool		done = false;
 
-	event->refused = posted[0].refused;
+	event->refused |= posted[0].refused;
 	for (int i = 0; i < nposted; i++)
 	{
 		Account    *account;
@@ -418,6 +445,7 @@ correct_chunk(Batch *batch, Ledger *ledger)
 		LedgerLock(ledger, ids, n);
 	lock_wallets(batch, ledger, posted, nposted);
 	nposted = LedgerLockedPosted(ledger, sources, batch->nevents, &posted);
+	admit_chunk(batch, ledger);
 	for (int i = 0; i < batch->nevents; i++)
 	{
 		int			first = 0;
@@ -472,6 +500,9 @@ process_chunk(Batch *batch)
 	LedgerClose(ledger);
 	stamp_chunk(batch);
 	track_chunk(batch);
+	if (batch->admits && batch->event[0]->kind == ON_ACTIVITY)
+		AdmitComplete(batch->event, batch->nevents);
+	batch->admits = false;
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(batch->chunk);
 	batch->nevents = 0;

@@ -52,6 +52,10 @@ extern void CorrectAway(Ledger *ledger, Program *program, Account *account, Even
 						const Posted *posted);
 extern int64 CorrectReturn(Ledger *ledger, Program *program, Account *account, Event *event,
 						   const Posted *posted, const Posting *posting);
+extern bool AdmitConcerns(const Program *program, RuleEvent kind);
+extern void AdmitEvents(Event **event, int n);
+extern void AdmitRead(const Program *program, Event *event);
+extern void AdmitComplete(Event **event, int n);
 extern void StampPurchases(const int64 *purchase_ids, int n);
 extern void EventFromDatum(HeapTupleHeader header, RuleEvent kind, Event *event);
 extern bool ChallengesExist(void);

@@ -790,6 +790,17 @@ start_work(Work *work, Program *program, Event *event, const MemberFacts *member
 		work->line[i] = work->order;
 }
 
+/* Multiply all that was added up by the event's own factor. */
+static void
+apply_factor(Work *work, Numeric factor)
+{
+	work->order = multiply(work->order, factor);
+	for (int i = 0; i < work->event->nlines; i++)
+		work->line[i] = multiply(work->line[i], factor);
+	for (int i = 0; i < work->nparts; i++)
+		work->part[i].amount = multiply(work->part[i].amount, factor);
+}
+
 /* Add up what fired, round once, split back. */
 static void
 finish_work(Work *work, Award *award)
@@ -805,6 +816,8 @@ finish_work(Work *work, Award *award)
 	add_kind(work, RULE_BASE);
 	apply_multipliers(work);
 	add_kind(work, RULE_BONUS);
+	if (work->event->factor != NULL)
+		apply_factor(work, work->event->factor);
 	total = work->order;
 	for (int i = 0; i < work->event->nlines; i++)
 		total = add(total, work->line[i]);

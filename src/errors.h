@@ -28,7 +28,7 @@
 #define ERRCODE_LY_INVALID_STATUS			LY('1', '0', '8')
 #define ERRCODE_LY_UNKNOWN_TRANSACTION		LY('1', '0', '9')
 
-/* LY110, a number asked for, and LY111 to LY116, returns, are raised in SQL */
+/* LY110, a number asked for, LY111 to LY116, returns, and LY161 and LY162, activities, are raised in SQL */
 #define ERRCODE_LY_RETURN_KEPT				LY('1', '1', '7')
 
 /* LY2: rules */
@@ -70,7 +70,7 @@
 #define ERRCODE_LY_ABOVE_REDEMPTION			LY('4', '2', '6')
 #define ERRCODE_LY_INVALID_TRANSFER			LY('4', '3', '1')
 #define ERRCODE_LY_INVALID_MERGE			LY('4', '3', '3')
-/* LY442 to LY445, of proofs and cashiers, are raised in SQL */
+/* LY442 to LY446, of proofs and cashiers, are raised in SQL */
 #define ERRCODE_LY_PROOF_NEEDED				LY('4', '4', '1')
 #define ERRCODE_LY_NO_DEBT					LY('4', '3', '2')
 

@@ -39,6 +39,9 @@ typedef struct Event
 	TimestampTz recorded_at;
 	bool		is_void;
 	bool		refused;		/* gives no points, whatever the rules say */
+	char	   *hold_reason;	/* its award waits for a person; NULL: it does not */
+	char	   *hold_detail;
+	Numeric		factor;			/* of its points; NULL: 1 */
 	TimestampTz known_at;		/* decide with the rules known then; DT_NOEND: now */
 	Datum		attributes;		/* jsonb, 0: null; likewise below */
 	Datum		source;

@@ -147,7 +147,7 @@ watch_tables(void)
 {
 	static const char *const names[] = {
 		"program", "tier", "product", "rule", "rule_version", "exchange_rate", "stamp_card",
-		"challenge", "referral_policy"
+		"challenge", "referral_policy", "activity_policy", "cashier"
 	};
 
 	for (size_t i = 0; i < lengthof(names); i++)
@@ -871,6 +871,11 @@ load_program(int32 program_id, Datum drafts, bool keep_existing)
 	load_cards(program, scope);
 	program->nchallenges =
 		(int) query_program("SELECT 1 FROM loyalty.challenge WHERE program_id = $1", program_id);
+	program->has_policies =
+		query_program("SELECT 1 FROM loyalty.activity_policy WHERE program_id = $1 LIMIT 1", program_id) > 0;
+	program->knows_cashiers =
+		query_program("SELECT 1 FROM loyalty.cashier WHERE program_id = $1 LIMIT 1",
+					  program->catalog_id) > 0;
 	note_columns(program);
 	for (int event = 0; event < RULE_EVENTS; event++)
 		build_index(program, event);

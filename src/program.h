@@ -135,6 +135,8 @@ typedef struct Program
 	int			household_max;	/* 0: no limit */
 	int64		proof_above;	/* -1: none is asked for */
 	bool		limits_cashiers;
+	bool		knows_cashiers; /* some are members, who enter nothing for themselves */
+	bool		has_policies;	/* of activities */
 	Numeric		unit_value;		/* money of a smallest unit of a point; NULL: none */
 	int			currency_digits;
 

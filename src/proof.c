@@ -48,6 +48,26 @@ ProofDemand(const Program *program, int64 member_id, int64 points, const char *p
 	return DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 }
 
+/* Refuse what a cashier, or the role that connected, would do for itself or its household. */
+void
+CashierRefuseOwn(const Program *program, int64 member_id, const char *cashier)
+{
+	Oid			types[3] = {INT4OID, INT8OID, TEXTOID};
+	Datum		values[3] = {Int32GetDatum(program->program_id), Int64GetDatum(member_id), (Datum) 0};
+	char		nulls[3] = {' ', ' ', 'n'};
+
+	if (!program->knows_cashiers)
+		return;
+	if (cashier != NULL)
+	{
+		values[2] = CStringGetTextDatum(cashier);
+		nulls[2] = ' ';
+	}
+	if (SPI_execute_with_args("SELECT loyalty.refuse_own($1, $2, $3)", 3, types, values, nulls,
+							  false, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not tell whose account it is");
+}
+
 /* Count what a cashier redeems against the limits of the day, where there are any. */
 void
 CashierCount(const Program *program, const char *cashier, int32 day, int64 points)

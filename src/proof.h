@@ -9,6 +9,7 @@
 
 extern int64 ProofDemand(const Program *program, int64 member_id, int64 points, const char *proof,
 						 int64 source_id);
+extern void CashierRefuseOwn(const Program *program, int64 member_id, const char *cashier);
 extern void CashierCount(const Program *program, const char *cashier, int32 day, int64 points);
 
 #endif							/* LOYALTY_PROOF_H */

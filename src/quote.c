@@ -190,6 +190,7 @@ explain_event(ReturnSetInfo *rsinfo, Ledger *ledger, Program *program, Account *
 	RuleVerdict *verdicts;
 	int			n;
 
+	AdmitRead(program, event);
 	AwardPrepare(program, event);
 	AwardMemberFacts(ledger, program, account, account, event, &facts);
 	if (posted != NULL && posted->nbreakdowns > 0)

@@ -645,6 +645,7 @@ name_proof(int64 proof_id, Detail *detail)
 static void
 admit(const Operation *op, FunctionCallInfo fcinfo, int cashier, int proof, Redeemed *redeemed)
 {
+	CashierRefuseOwn(op->program, op->member_id, text_argument(fcinfo, cashier));
 	redeemed->redemption_id = LedgerNextSource();
 	redeemed->proof_id = ProofDemand(op->program, op->member_id, redeemed->points,
 									 text_argument(fcinfo, proof), redeemed->redemption_id);
@@ -1401,6 +1402,8 @@ loyalty_transfer(PG_FUNCTION_ARGS)
 		settle(&op, op.account);
 		settle(&op, to);
 		check_receiver(receiver);
+		CashierRefuseOwn(op.program, from_id, NULL);
+		CashierRefuseOwn(op.program, to_id, NULL);
 		check_transfer(&op, to, points);
 		move_points(&op, to, points, text_argument(fcinfo, 4), text_argument(fcinfo, 5), content);
 	}

@@ -190,6 +190,7 @@ loyalty_release_award(PG_FUNCTION_ARGS)
 		lock_wallets(ledger, &event);
 		account = AwardAccount(ledger, &event);
 		program = ProgramPin(account->program_id);
+		AdmitRead(program, &event);
 		release_wallets(ledger, program, account, &event);
 		award_or_raise(ledger, program, account, account, &event, &outcome);
 		LedgerFlush(ledger);

@@ -136,7 +136,7 @@ CREATE VIEW loyalty.review_award AS
     FROM loyalty.held_award h
          LEFT JOIN loyalty.purchase p ON p.purchase_id = h.source_id
          LEFT JOIN loyalty.activity v ON v.activity_id = h.source_id
-         LEFT JOIN loyalty.member m ON m.member_id = h.account_id
+         LEFT JOIN loyalty.member m ON m.member_id = coalesce(p.member_id, v.member_id)
          LEFT JOIN loyalty.program g ON g.program_id = m.program_id;
 COMMENT ON VIEW loyalty.review_award IS 'Every award that was ever held, with what was decided, by whom and why';
 

@@ -17,37 +17,61 @@ CREATE TRIGGER configuration_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCAT
     FOR EACH STATEMENT EXECUTE FUNCTION loyalty.configuration_changed();
 
 CREATE FUNCTION loyalty.own_cashier(program_id integer, member_id bigint, cashier text) RETURNS text
-    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT c.cashier
-    FROM loyalty.cashier c
-         JOIN loyalty.account mine ON mine.account_id = c.member_id
-         JOIN loyalty.account theirs ON theirs.account_id = loyalty.person_of(own_cashier.member_id)
-    WHERE c.program_id = own_cashier.program_id AND c.cashier IN (btrim(own_cashier.cashier), session_user)
-          AND ARRAY[mine.account_id, mine.household_id, mine.merged_into] && ARRAY[theirs.account_id, theirs.household_id, theirs.merged_into]
-    LIMIT 1
+#variable_conflict use_variable
+DECLARE
+    theirs loyalty.account;
+BEGIN
+    SELECT * INTO theirs FROM loyalty.account a WHERE a.account_id = loyalty.person_of(member_id);
+    RETURN (SELECT c.cashier
+            FROM loyalty.cashier c JOIN loyalty.account mine ON mine.account_id = c.member_id
+            WHERE c.program_id = program_id AND c.cashier IN (btrim(cashier), session_user)
+                  AND ARRAY[mine.account_id, mine.household_id, mine.merged_into] && ARRAY[theirs.account_id, theirs.household_id, theirs.merged_into]
+            LIMIT 1);
+END
 $$;
 COMMENT ON FUNCTION loyalty.own_cashier(integer, bigint, text) IS 'The cashier, of the one named and the role that connected, whose own or household''s account it is; NULL where it is neither''s';
 REVOKE ALL ON FUNCTION loyalty.own_cashier(integer, bigint, text) FROM PUBLIC;
 
-CREATE FUNCTION loyalty.admit(source_ids bigint[], activities boolean) RETURNS TABLE (source_id bigint, verdict text, reason text, detail text, factor numeric)
-    LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+CREATE FUNCTION loyalty.own_activity(activity_id bigint) RETURNS text
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
-    WITH decided AS MATERIALIZED (SELECT * FROM loyalty.admit_activities(source_ids) WHERE activities)
-    SELECT i.id,
-           CASE WHEN d.verdict = 'refused' THEN 'refused' WHEN d.verdict = 'held' OR own.cashier IS NOT NULL THEN 'held' ELSE 'paid' END,
-           CASE WHEN d.verdict = 'refused' OR own.cashier IS NULL THEN d.reason ELSE concat_ws('; ', 'own account', d.reason) END,
-           'cashier ' || own.cashier, d.factor
-    FROM unnest(source_ids) AS i (id)
-         LEFT JOIN loyalty.purchase p ON NOT activities AND p.purchase_id = i.id
-         LEFT JOIN loyalty.activity v ON activities AND v.activity_id = i.id
-         JOIN loyalty.member m ON m.member_id = coalesce(p.member_id, v.member_id)
-         LEFT JOIN decided d ON d.source_id = i.id
-         LEFT JOIN LATERAL (
-             SELECT loyalty.own_cashier(m.program_id, m.member_id, coalesce(p.attributes, v.attributes) ->> 'cashier') AS cashier
-             WHERE EXISTS (SELECT FROM loyalty.cashier c WHERE c.program_id = m.program_id)
-                   -- what was decided on once does not wait again
-                   AND NOT EXISTS (SELECT FROM loyalty.held_award h WHERE h.source_id = i.id)) own ON true
+#variable_conflict use_variable
+BEGIN
+    RETURN (SELECT loyalty.own_cashier(m.program_id, v.member_id, v.attributes ->> 'cashier')
+            FROM loyalty.activity v JOIN loyalty.member m USING (member_id)
+            WHERE v.activity_id = activity_id
+                  -- what was decided on once does not wait again
+                  AND NOT EXISTS (SELECT FROM loyalty.held_award h WHERE h.source_id = activity_id));
+END
+$$;
+COMMENT ON FUNCTION loyalty.own_activity(bigint) IS 'The cashier who entered an activity of its own or its household''s; NULL where nobody did';
+REVOKE ALL ON FUNCTION loyalty.own_activity(bigint) FROM PUBLIC;
+
+CREATE FUNCTION loyalty.admit(source_ids bigint[], activities boolean) RETURNS TABLE (source_id bigint, verdict text, reason text, detail text, factor numeric)
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+BEGIN
+    IF NOT activities THEN
+        RETURN QUERY SELECT p.purchase_id, 'held', 'own account', 'cashier ' || o.cashier, NULL::numeric
+            FROM unnest(source_ids) AS i (id)
+                 JOIN loyalty.purchase p ON p.purchase_id = i.id
+                 JOIN loyalty.member m USING (member_id)
+                 CROSS JOIN LATERAL loyalty.own_cashier(m.program_id, m.member_id, p.attributes ->> 'cashier') AS o (cashier)
+            WHERE o.cashier IS NOT NULL;
+        RETURN;
+    END IF;
+    RETURN QUERY WITH decided AS MATERIALIZED (SELECT * FROM loyalty.admit_activities(source_ids))
+        SELECT i.id,
+               CASE WHEN d.verdict = 'refused' THEN 'refused' WHEN d.verdict = 'held' OR o.cashier IS NOT NULL THEN 'held' ELSE 'paid' END,
+               CASE WHEN d.verdict = 'refused' OR o.cashier IS NULL THEN d.reason ELSE concat_ws('; ', 'own account', d.reason) END,
+               'cashier ' || o.cashier, d.factor
+        FROM unnest(source_ids) AS i (id)
+             LEFT JOIN decided d ON d.source_id = i.id
+             CROSS JOIN LATERAL loyalty.own_activity(i.id) AS o (cashier);
+END
 $$;
 COMMENT ON FUNCTION loyalty.admit(bigint[], boolean) IS 'Decides about new purchases or activities before they are awarded, in the order given: refused, held, or paid, the latter with a factor';
 REVOKE ALL ON FUNCTION loyalty.admit(bigint[], boolean) FROM PUBLIC;

@@ -81,6 +81,12 @@ UPDATE loyalty.activity SET value = 9 WHERE kind = 'receipt' AND member_id IN (p
 SELECT * FROM pg_temp.shown('receipt') WHERE verdict = 'held';
 SELECT loyalty.refuse(source_id, 'forged as well') AS taken FROM loyalty.review_award WHERE member_id = pg_temp.m('ann') AND program = 'Activities';
 SELECT * FROM pg_temp.shown('receipt') WHERE verdict = 'held';
+-- what waits keeps its place in the quota
+SELECT loyalty.set_activity_policy(pg_temp.p(), 'video', quota_per_subject => 1, falling => 0.5, needs_approval => true), loyalty.add_rule(pg_temp.p(), 'video points', 'activity', 'base', '7', $$activity.kind = 'video'$$) > 0;
+SELECT count(pg_temp.did(w, 'video', 'CUP')) FROM unnest('{ann,bea,cid}'::text[]) w;
+SELECT loyalty.approve(array_agg(source_id), 'fine') FROM loyalty.review_queue WHERE program = 'Activities' AND activity = 'video';
+UPDATE loyalty.activity SET value = 1 WHERE kind = 'video';
+SELECT * FROM pg_temp.shown('video');
 -- a profile: each field once, and something for all of them
 SELECT loyalty.set_activity_policy(pg_temp.p(), 'field', once_per_subject => true, fields => '{size,colour,pet}', complete_kind => 'profile');
 SELECT count(pg_temp.did('ann', 'field', f)) FROM unnest('{size,size,colour,car}'::text[]) f;

@@ -50,6 +50,6 @@ CREATE TABLE loyalty.held_award (
     CONSTRAINT held_award_refused_check CHECK ((refused_at IS NULL) = (refused_by IS NULL) AND (refused_at IS NULL) = (refuse_reason IS NULL))
 );
 CREATE INDEX held_award_open_idx ON loyalty.held_award (held_at) WHERE released_at IS NULL AND refused_at IS NULL;
-COMMENT ON TABLE loyalty.held_award IS 'Purchases and activities whose award waits because a rule raised or a person is to look at it; approve (or release_award) posts it, refuse never does';
+COMMENT ON TABLE loyalty.held_award IS 'Purchases and activities whose award waits because a rule raised, a limit was reached or a person is to look at it; approve (or release_award) posts it, refuse never does';
 COMMENT ON COLUMN loyalty.held_award.failed IS 'A rule raised: the award is decided with the rules of its release. Otherwise with those that were known when it was held';
 COMMENT ON COLUMN loyalty.held_award.refused_at IS 'It gives no points for ever; where it was released before, they were taken back';

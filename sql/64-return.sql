@@ -393,6 +393,9 @@ BEGIN
         PERFORM loyalty.take_return(given, p);
     END LOOP;
     PERFORM loyalty.stamp_purchases(purchases, false);
+    IF EXISTS (SELECT FROM loyalty.velocity_limit) THEN
+        PERFORM loyalty.give_back_limits(purchases);
+    END IF;
     IF EXISTS (SELECT FROM loyalty.challenge) THEN
         PERFORM loyalty.track_all(ARRAY(SELECT DISTINCT q FROM unnest(purchases) q WHERE q IS NOT NULL ORDER BY q));
     END IF;

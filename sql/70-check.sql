@@ -261,6 +261,8 @@ AS $$
     UNION ALL
     SELECT * FROM loyalty.check_activities()
     UNION ALL
+    SELECT * FROM loyalty.check_limits()
+    UNION ALL
     SELECT 'the engine''s triggers stand and are enabled', NULL, w.relation || '.' || w.trigger
         FROM (VALUES ('purchase', 'award_insert'), ('purchase', 'award_update'), ('purchase', 'refuse_change'), ('purchase', 'refuse_key_change'), ('purchase', 'keep_returned'), ('purchase', 'check_paid'), ('purchase', 'check_paid_change'),
                      ('activity', 'award_insert'), ('activity', 'award_update'), ('activity', 'refuse_change'), ('activity', 'refuse_key_change'),
@@ -274,6 +276,7 @@ AS $$
                      ('stamp_card', 'keep_stamp_card'), ('stamp_card', 'refuse_change'), ('stamp_card', 'configuration_changed'),
                      ('challenge', 'configuration_changed'), ('challenge', 'keep_challenge'), ('challenge', 'refuse_change'), ('challenge_grant', 'refuse_change'),
                      ('referral_policy', 'configuration_changed'), ('referral_policy', 'keep_referral_policy'), ('referral_policy', 'refuse_change'), ('referral', 'refuse_change'), ('referral_change', 'refuse_change'),
+                     ('velocity_limit', 'configuration_changed'), ('velocity_limit', 'keep_limit'), ('velocity_limit', 'refuse_change'), ('limit_decision', 'refuse_change'),
                      ('attachment', 'configuration_changed'), ('program', 'configuration_changed'), ('program', 'keep_program'), ('program', 'refuse_change'), ('tier', 'refuse_change'), ('tier', 'configuration_changed'),
                      ('product', 'configuration_changed'), ('product', 'check_articles'), ('product', 'check_articles_change'), ('rule', 'configuration_changed'),
                      ('rule_version', 'configuration_changed')) AS w (relation, trigger)

@@ -47,6 +47,7 @@ AS $$
         'EXECUTE ON FUNCTION loyalty.rewards_for(bigint), loyalty.claim, loyalty.undo_claim(bigint, text, text), loyalty.distinctions(bigint)',
         'EXECUTE ON FUNCTION loyalty.coupons(bigint), loyalty.issue_coupon(bigint, text, text), loyalty.use_coupon, loyalty.release_coupon(bigint, text, text), loyalty.is_code(text)',
         'EXECUTE ON FUNCTION loyalty.stamp_cards(bigint)',
+        'EXECUTE ON FUNCTION loyalty.limit_status(bigint)',
         'EXECUTE ON FUNCTION loyalty.read_token(text), loyalty.read_token(text, bytea), loyalty.verify_token(text, bytea), loyalty.member_tag(bigint, bytea)',
         'EXECUTE ON FUNCTION loyalty.redeem_voucher(text, text, bigint, text, bigint)',
         'EXECUTE ON FUNCTION loyalty.describe(integer, text)'])
@@ -74,6 +75,8 @@ AS $$
         'SELECT ON loyalty.coupon_pool, loyalty.coupon_use, loyalty.coupon_taken',
         'SELECT (coupon_id, program_id, pool_id, status, member_id, key, issued_at, issued_by, valid_until, voided_at, reason) ON loyalty.coupon',
         'SELECT ON loyalty.stamp_card, loyalty.stamp, loyalty.stamp_sheet',
+        'SELECT ON loyalty.velocity_limit',
+        'SELECT (decision_id, source_id, limit_id, decided_at, verdict, reason, wanted, used, granted, points_wanted, points) ON loyalty.limit_decision',
         'SELECT ON loyalty.challenge, loyalty.challenge_member, loyalty.challenge_item, loyalty.challenge_progress, loyalty.challenge_grant, loyalty.challenge_result, loyalty.member_badge',
         'SELECT ON loyalty.referral_policy, loyalty.referral, loyalty.referral_change, loyalty.referral_review, loyalty.referral_funnel, loyalty.referral_tree',
         'EXECUTE ON FUNCTION loyalty.breakdown_rules(bytea), loyalty.breakdown_lines(bytea), loyalty.lots_at, loyalty.age_band(interval), loyalty.policy_text(loyalty.activity_policy)',
@@ -111,6 +114,8 @@ AS $$
         'EXECUTE ON FUNCTION loyalty.add_coupon_pool, loyalty.retire_coupon_pool(integer, text, text), loyalty.void_coupon(integer, text, text)',
         'EXECUTE ON FUNCTION loyalty.import_coupons(integer, text, text[]), loyalty.make_coupons(integer, text, integer, integer)',
         'EXECUTE ON FUNCTION loyalty.add_stamp_card, loyalty.retire_stamp_card(integer, text, text)',
+        'SELECT ON loyalty.limit_state, loyalty.limit_use, loyalty.limit_decision, loyalty.blocked_subject',
+        'EXECUTE ON FUNCTION loyalty.add_limit, loyalty.retire_limit(integer, text, text), loyalty.block_subject, loyalty.unblock_subject(integer, text, text)',
         'EXECUTE ON FUNCTION loyalty.add_challenge, loyalty.retire_challenge',
         'EXECUTE ON FUNCTION loyalty.set_activity_policy, loyalty.drop_activity_policy(integer, text), loyalty.set_cashier(integer, text, bigint)',
         'EXECUTE ON FUNCTION loyalty.approve(bigint, text), loyalty.approve(bigint[], text), loyalty.refuse(bigint, text), loyalty.refuse(bigint[], text)',
@@ -129,6 +134,7 @@ BEGIN
     FOREACH name IN ARRAY ARRAY[
         'program', 'tier', 'product', 'rule', 'rule_version', 'exchange_rate', 'member', 'account',
         'household_member', 'household_id_seq', 'tier_change', 'purchase', 'activity', 'purchase_return', 'returned', 'entry', 'held_award', 'activity_policy', 'activity_admission', 'activity_quota', 'cashier', 'attachment', 'attachment_attachment_id_seq',
+        'velocity_limit', 'velocity_limit_limit_id_seq', 'limit_state', 'limit_use', 'limit_decision', 'limit_decision_decision_id_seq', 'blocked_subject',
         'challenge', 'challenge_challenge_id_seq', 'challenge_member', 'challenge_item', 'challenge_progress', 'challenge_grant',
         'referral_policy', 'referral_policy_policy_id_seq', 'referral_code', 'referral', 'referral_change',
         'checkpoint', 'checkpoint_leaf', 'checkpoint_node', 'voucher', 'voucher_key', 'voucher_id_seq', 'redemption_proof', 'redemption_proof_proof_id_seq', 'cashier_limit', 'cashier_day',

@@ -206,10 +206,57 @@ AwardDetail(const Account *account, const Event *event, bool redated)
 	return DetailEnd(&detail);
 }
 
+/* What an entry of an award says besides its points: whose it is, and what was wanted where limits cut it. */
+static Datum
+award_detail(const Account *account, const Event *event, int64 points, int64 wanted)
+{
+	Detail		detail;
+
+	if (points == wanted)
+		return AwardDetail(account, event, false);
+	DetailBegin(&detail);
+	if (AwardDetail(account, event, false) != (Datum) 0)
+		DetailInteger(&detail, "member", event->member_id);
+	DetailInteger(&detail, "wanted", wanted);
+	return DetailEnd(&detail);
+}
+
+/* Find the velocity limits that apply to an event; the member's account is locked or read. */
+void
+AwardLimits(Ledger *ledger, Program *program, Event *event, LimitBook *book)
+{
+	MemberFacts facts;
+
+	if (event->limits == NULL)
+		event->limits = LimitsOf(book, event);
+	if (program->nlimits == 0)
+		return;
+	memset(&facts, 0, sizeof(facts));
+	AwardPrepare(program, event);
+	AwardPersonFacts(ledger, program, event, &facts);
+	EarnFacts(program, event, &facts);
+	LimitsFind(event->limits, program, event);
+}
+
+/* Ask the limits about a decided award; false where it is to wait, which is then written down. */
+static bool
+pass_limits(Ledger *ledger, const Account *account, const Event *event, Award *award)
+{
+	const char *reason;
+	char	   *detail;
+
+	if (event->limits == NULL || account->account_id >= FIRST_WALLET ||
+		LimitsJudge(event->limits, event, award, &reason, &detail))
+		return true;
+	if (!event->limits->quoting)
+		LedgerHold(ledger, event->source_id, account->account_id, reason, detail);
+	return false;
+}
+
 /* Post what a decided event gives. */
 static void
 post_award(Ledger *ledger, const Program *program, Account *account, const Event *event,
-		   AwardOutcome *outcome)
+		   int64 wanted, AwardOutcome *outcome)
 {
 	int32		day = ProgramDay(program, event->occurred_at);
 	LotSet		lots;
@@ -228,7 +275,7 @@ post_award(Ledger *ledger, const Program *program, Account *account, const Event
 	posting.lots = &lots;
 	posting.tally = &tally;
 	posting.breakdown = BreakdownEncode(&outcome->award.breakdown);
-	posting.detail = AwardDetail(account, event, false);
+	posting.detail = award_detail(account, event, outcome->award.points, wanted);
 	LedgerPost(ledger, account, &posting);
 	AwardPromote(ledger, program, account, event->source_id);
 }
@@ -298,6 +345,7 @@ AwardPost(Ledger *ledger, Program *program, Account *account, const Account *his
 		  Event *event, AwardOutcome *outcome)
 {
 	MemberFacts facts;
+	int64		wanted;
 
 	memset(outcome, 0, sizeof(AwardOutcome));
 	HoldsSettle(ledger, program, account);
@@ -319,9 +367,11 @@ AwardPost(Ledger *ledger, Program *program, Account *account, const Account *his
 		EarnDecide(program, event, &facts, event->known_at, &outcome->award);
 	else
 		outcome->held = !decide_or_hold(ledger, program, account, event, &facts, &outcome->award);
+	wanted = outcome->award.points;
+	outcome->held = outcome->held || !pass_limits(ledger, account, event, &outcome->award);
 	if (outcome->held)
 		memset(&outcome->award, 0, sizeof(Award));
 	else
-		post_award(ledger, program, account, event, outcome);
+		post_award(ledger, program, account, event, wanted, outcome);
 	outcome->tier_after = ProgramTierIndex(program, account->tier_id);
 }

@@ -13,6 +13,7 @@
 
 #include "access/xact.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_collation.h"
 #include "catalog/pg_operator.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
@@ -71,6 +72,7 @@ typedef struct Batch
 	Event	  **event;
 	int			nevents;
 	Referred	referred;		/* of the whole statement */
+	LimitBook  *book;			/* of the chunk; NULL: there are no limits */
 } Batch;
 
 /* ------------------------------------------------------------------------
@@ -111,6 +113,18 @@ compare_events(const void *a, const void *b)
 	if (left->occurred_at != right->occurred_at)
 		return left->occurred_at < right->occurred_at ? -1 : 1;
 	return (left->source_id > right->source_id) - (left->source_id < right->source_id);
+}
+
+/* By time, account and id: the order in which limits are asked. */
+static int
+compare_times(const void *a, const void *b)
+{
+	const Event *left = *(Event *const *) a;
+	const Event *right = *(Event *const *) b;
+
+	if (left->occurred_at != right->occurred_at)
+		return left->occurred_at < right->occurred_at ? -1 : 1;
+	return compare_events(a, b);
 }
 
 /* Put the events of locked members into the order of the accounts that they earn into. */
@@ -234,6 +248,24 @@ admit_chunk(Batch *batch, Ledger *ledger)
 		AdmitEvents(batch->event, batch->nevents);
 }
 
+/* Find and lock the velocity limits of a chunk, whose accounts are locked; put the events in order of time. */
+static void
+limit_awards(Batch *batch, Ledger *ledger)
+{
+	batch->book = LimitsOpen();
+	for (int i = 0; i < batch->nevents; i++)
+	{
+		Event	   *event = batch->event[i];
+
+		if (!event->is_void)
+			AwardLimits(ledger, pin_program(&batch->pins, AwardAccount(ledger, event)->program_id),
+						event, batch->book);
+	}
+	LimitsKeys(batch->book);
+	LimitsLock(batch->book);
+	qsort(batch->event, batch->nevents, sizeof(Event *), compare_times);
+}
+
 /* The members of a chunk's events, 0 where there is none. */
 static int64 *
 chunk_members(const Batch *batch)
@@ -277,6 +309,8 @@ award_chunk(Batch *batch, Ledger *ledger)
 	order_by_home(batch, ledger);
 	lock_wallets(batch, ledger, NULL, 0);
 	admit_chunk(batch, ledger);
+	if (LimitsExist())
+		limit_awards(batch, ledger);
 	for (int i = 0; i < batch->nevents; i++)
 	{
 		Event	   *event = batch->event[i];
@@ -414,6 +448,48 @@ posted_of(const Posted *posted, int n, int64 source_id, int *first)
 	return count;
 }
 
+/* Find the limits of a corrected event: those of its award, or new ones where it earns elsewhere now. */
+static void
+limit_correction(Batch *batch, Ledger *ledger, Event *event, const Posted *posted, int nposted)
+{
+	event->limits->correcting = true;
+	event->limits->returned = posted[0].returned;
+	if (event->is_void || !event->has_member || posted[0].held || posted[0].refused)
+		return;
+	for (int i = 0; i < nposted; i++)
+	{
+		if (posted[i].account_id == 0 || posted[i].account_id >= FIRST_WALLET ||
+			!CorrectConcerns(ledger, event, &posted[i]))
+			continue;
+		LimitsPin(event->limits,
+				  pin_program(&batch->pins, LedgerAccount(ledger, posted[i].account_id)->program_id));
+		return;
+	}
+	AwardLimits(ledger, pin_program(&batch->pins, AwardAccount(ledger, event)->program_id), event,
+				batch->book);
+}
+
+/* Find and lock the limits of the events of a chunk, and take out what these used so far. */
+static void
+limit_corrections(Batch *batch, Ledger *ledger, const int64 *sources, const Posted *posted, int nposted)
+{
+	batch->book = LimitsOpen();
+	for (int i = 0; i < batch->nevents; i++)
+		batch->event[i]->limits = LimitsOf(batch->book, batch->event[i]);
+	LimitsReadOld(batch->book, sources, batch->nevents);
+	for (int i = 0; i < batch->nevents; i++)
+	{
+		int			first = 0;
+		int			count = posted_of(posted, nposted, batch->event[i]->source_id, &first);
+
+		limit_correction(batch, ledger, batch->event[i], &posted[first], count);
+	}
+	LimitsKeys(batch->book);
+	LimitsLock(batch->book);
+	for (int i = 0; i < batch->nevents; i++)
+		LimitsForget(batch->event[i]->limits);
+}
+
 /* Correct the events of a chunk. */
 static void
 correct_chunk(Batch *batch, Ledger *ledger)
@@ -446,6 +522,8 @@ correct_chunk(Batch *batch, Ledger *ledger)
 	lock_wallets(batch, ledger, posted, nposted);
 	nposted = LedgerLockedPosted(ledger, sources, batch->nevents, &posted);
 	admit_chunk(batch, ledger);
+	if (LimitsExist())
+		limit_corrections(batch, ledger, sources, posted, nposted);
 	for (int i = 0; i < batch->nevents; i++)
 	{
 		int			first = 0;
@@ -498,6 +576,9 @@ process_chunk(Batch *batch)
 		award_chunk(batch, ledger);
 	LedgerFlush(ledger);
 	LedgerClose(ledger);
+	if (batch->book != NULL)
+		LimitsFlush(batch->book);
+	batch->book = NULL;
 	stamp_chunk(batch);
 	track_chunk(batch);
 	if (batch->admits && batch->event[0]->kind == ON_ACTIVITY)
@@ -592,7 +673,7 @@ begin_sort(TupleDesc desc, AttrNumber *columns, int options)
 	bool		nulls_first[3] = {false, false, false};
 
 	for (int i = 0; i < 3; i++)
-		get_sort_group_operators(i == 1 ? TIMESTAMPTZOID : INT8OID, true, false, false,
+		get_sort_group_operators(TupleDescAttr(desc, columns[i] - 1)->atttypid, true, false, false,
 								 &operators[i], NULL, NULL, NULL);
 	return tuplesort_begin_heap(desc, 3, columns, operators, collations, nulls_first, work_mem,
 								NULL, options);
@@ -754,7 +835,120 @@ compare_homes(const void *a, const void *b)
 	return (left > right) - (left < right);
 }
 
-/* Sort a statement's rows, whose slot has the account as one more column, by that, time and id. */
+/* Begin to sort keys of limits. */
+static Tuplesortstate *
+begin_keys(TupleDesc *desc)
+{
+	AttrNumber	columns[2] = {1, 2};
+	Oid			operators[2];
+	Oid			collations[2] = {InvalidOid, C_COLLATION_OID};
+	bool		nulls_first[2] = {false, false};
+
+	*desc = CreateTemplateTupleDesc(2);
+	TupleDescInitEntry(*desc, 1, "limit_id", INT4OID, -1, 0);
+	TupleDescInitEntry(*desc, 2, "subject", TEXTOID, -1, 0);
+	get_sort_group_operators(INT4OID, true, false, false, &operators[0], NULL, NULL, NULL);
+	get_sort_group_operators(TEXTOID, true, false, false, &operators[1], NULL, NULL, NULL);
+	return tuplesort_begin_heap(*desc, 2, columns, operators, collations, nulls_first, work_mem,
+								NULL, TUPLESORT_NONE);
+}
+
+/* Collect the keys of the limits that a chunk's events may need, and forget the events. */
+static void
+collect_keys(Batch *batch, Tuplesortstate *keys, TupleTableSlot *slot)
+{
+	MemoryContext old = MemoryContextSwitchTo(batch->chunk);
+	Ledger	   *ledger = LedgerOpen();
+	LimitBook  *book = LimitsOpen();
+	int64	   *ids = palloc(sizeof(int64) * Max(batch->nevents, 1));
+	int			n = 0;
+
+	for (int i = 0; i < batch->nevents; i++)
+	{
+		if (batch->event[i]->has_member)
+			ids[n++] = batch->event[i]->member_id;
+		batch->event[i]->limits = LimitsOf(book, batch->event[i]);
+	}
+	if (n > 0)
+		LedgerLock(ledger, ids, n);
+	if (batch->correcting && batch->nevents > 0)
+		LimitsReadOld(book, chunk_sources(batch), batch->nevents);
+	for (int i = 0; i < batch->nevents; i++)
+	{
+		Event	   *event = batch->event[i];
+		const Account *member = event->has_member ? LedgerAccount(ledger, event->member_id) : NULL;
+
+		/* whose member is not there or closed, it is corrected with what it used or refused later */
+		if (member != NULL && !member->closed && !event->is_void)
+			AwardLimits(ledger, pin_program(&batch->pins, AwardAccount(ledger, event)->program_id), event, book);
+	}
+	LimitsKeys(book);
+	for (int i = 0; i < book->nstates; i++)
+	{
+		ExecClearTuple(slot);
+		slot->tts_values[0] = Int32GetDatum(book->state[i].limit_id);
+		slot->tts_values[1] = PointerGetDatum(book->state[i].subject);
+		slot->tts_isnull[0] = slot->tts_isnull[1] = false;
+		ExecStoreVirtualTuple(slot);
+		tuplesort_puttupleslot(keys, slot);
+	}
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(batch->chunk);
+	batch->nevents = 0;
+}
+
+/* Lock sorted keys, so many at a time. */
+static void
+lock_keys(Batch *batch, Tuplesortstate *keys, TupleTableSlot *slot)
+{
+	bool		more = true;
+
+	while (more)
+	{
+		MemoryContext old = MemoryContextSwitchTo(batch->chunk);
+		LimitBook  *book = LimitsOpen();
+
+		book->state = palloc0(sizeof(SubjectState) * CHUNK_EVENTS);
+		while (book->nstates < CHUNK_EVENTS &&
+			   (more = tuplesort_gettupleslot(keys, true, false, slot, NULL)))
+		{
+			bool		isnull;
+
+			book->state[book->nstates].limit_id = DatumGetInt32(slot_getattr(slot, 1, &isnull));
+			book->state[book->nstates++].subject = DatumGetTextPCopy(slot_getattr(slot, 2, &isnull));
+		}
+		LimitsLockKeys(book);
+		MemoryContextSwitchTo(old);
+		MemoryContextReset(batch->chunk);
+	}
+}
+
+/* Lock all limits that a statement of several chunks may need, in one order. */
+static void
+lock_limits(Batch *batch, Tuplesortstate *sort, TupleTableSlot *row)
+{
+	TupleDesc	desc;
+	Tuplesortstate *keys = begin_keys(&desc);
+	TupleTableSlot *in = MakeSingleTupleTableSlot(desc, &TTSOpsVirtual);
+	TupleTableSlot *out = MakeSingleTupleTableSlot(desc, &TTSOpsMinimalTuple);
+	TupleTableSlot *scratch = MakeSingleTupleTableSlot(row->tts_tupleDescriptor, &TTSOpsMinimalTuple);
+
+	while (tuplesort_gettupleslot(sort, true, false, row, NULL))
+	{
+		if (collect_row(batch, row, scratch))
+			collect_keys(batch, keys, in);
+	}
+	collect_keys(batch, keys, in);
+	tuplesort_performsort(keys);
+	lock_keys(batch, keys, out);
+	tuplesort_end(keys);
+	tuplesort_rescan(sort);
+	ExecDropSingleTupleTableSlot(in);
+	ExecDropSingleTupleTableSlot(out);
+	ExecDropSingleTupleTableSlot(scratch);
+}
+
+/* Sort a statement's rows, whose slot has the account as one more column, by that, time and id; by time where limits are asked. */
 static Tuplesortstate *
 sort_by_home(Batch *batch, Tuplesortstate *rows, TupleTableSlot *slot, TupleTableSlot *wide,
 			 const Homes *homes)
@@ -762,8 +956,14 @@ sort_by_home(Batch *batch, Tuplesortstate *rows, TupleTableSlot *slot, TupleTabl
 	int			natts = slot->tts_tupleDescriptor->natts;
 	AttrNumber	columns[3] = {natts + 1, EventColumn(batch->layout, "occurred_at"),
 	EventColumn(batch->layout, "id")};
-	Tuplesortstate *sort = begin_sort(wide->tts_tupleDescriptor, columns, TUPLESORT_NONE);
+	Tuplesortstate *sort;
 
+	if (LimitsExist())
+	{
+		columns[0] = EventColumn(batch->layout, "occurred_at");
+		columns[1] = natts + 1;
+	}
+	sort = begin_sort(wide->tts_tupleDescriptor, columns, TUPLESORT_NONE);
 	while (tuplesort_gettupleslot(rows, true, false, slot, NULL))
 	{
 		Event		order;
@@ -825,6 +1025,8 @@ process_shared(Batch *batch, Tuplesortstate *sort, TupleTableSlot *slot)
 	TupleDescInitEntry(wide, desc->natts + 1, "loyalty_home", INT8OID, -1, 0);
 	wide_slot = MakeSingleTupleTableSlot(wide, &TTSOpsVirtual);
 	lock_in_order(batch, sort, slot, &homes);
+	if (LimitsExist())
+		lock_limits(batch, sort, slot);
 	by_home = sort_by_home(batch, sort, slot, wide_slot, &homes);
 	process_sorted(batch, by_home, wide);
 	tuplesort_end(by_home);
@@ -845,7 +1047,7 @@ process_rows(Batch *batch, Tuplestorestate *rows, TupleDesc desc)
 		process_chunk(batch);
 	else
 	{
-		bool		shared = LedgerHasHouseholds() || ReferralsExist();
+		bool		shared = LedgerHasHouseholds() || LimitsExist() || ReferralsExist();
 		Tuplesortstate *sort = sort_rows(batch, rows, slot,
 										 shared ? TUPLESORT_RANDOMACCESS : TUPLESORT_NONE);
 

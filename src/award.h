@@ -9,6 +9,7 @@
 #include "earn.h"
 #include "event.h"
 #include "ledger.h"
+#include "limit.h"
 #include "program.h"
 
 typedef struct AwardOutcome
@@ -36,6 +37,7 @@ extern void AwardMemberFacts(Ledger *ledger, Program *program, const Account *ac
 							 const Account *history, const Event *event, MemberFacts *facts);
 extern void AwardPost(Ledger *ledger, Program *program, Account *account,
 					  const Account *history, Event *event, AwardOutcome *outcome);
+extern void AwardLimits(Ledger *ledger, Program *program, Event *event, LimitBook *book);
 extern Datum AwardDetail(const Account *account, const Event *event, bool redated);
 extern Account *AwardAccount(Ledger *ledger, const Event *event);
 extern Lot	AwardLot(const Program *program, int32 day, int64 points);

@@ -331,8 +331,13 @@ CorrectEvent(Ledger *ledger, Program *program, Account *account, Event *event,
 {
 	Award		target;
 	Posting		posting;
+	const char *reason;
+	char	   *detail;
 
 	decide_target(ledger, program, event, posted, &target);
+	if (event->limits != NULL && !event->limits->judged && account->account_id < FIRST_WALLET)
+		/* the sale stands: nothing waits */
+		(void) LimitsJudge(event->limits, event, &target, &reason, &detail);
 	posting = correction(ledger, event, posted, &target);
 	posting.detail = AwardDetail(account, event, is_redated(program, event, posted));
 	post_difference(ledger, program, account, event, posted, &target, &posting);

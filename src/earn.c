@@ -839,6 +839,47 @@ EarnDecide(Program *program, Event *event, const MemberFacts *member,
 	finish_work(&work, award);
 }
 
+/* Fill the facts of an event for whoever evaluates expressions of its programme. */
+void
+EarnFacts(Program *program, Event *event, const MemberFacts *member)
+{
+	Work		work = {.program = program,.event = event,.member = member};
+
+	set_facts(&work);
+}
+
+/* Cut an award down to so many points: every rule and line keeps its share, exact amounts stay what was wanted. */
+void
+EarnClip(Award *award, int64 points)
+{
+	Breakdown  *breakdown = &award->breakdown;
+	int64	   *line = palloc(sizeof(int64) * Max(breakdown->nlines, 1));
+	int64		left = points;
+	int			largest = 0;
+
+	if (points >= award->points)
+		return;
+	for (int i = 0; i < breakdown->nrules; i++)
+	{
+		BreakdownRule *rule = &breakdown->rule[i];
+
+		if (rule->points > breakdown->rule[largest].points)
+			largest = i;
+	}
+	for (int i = 0; i < breakdown->nrules; i++)
+	{
+		BreakdownRule *rule = &breakdown->rule[i];
+
+		rule->points = (int64) ((__int128) rule->points * points / award->points);
+		left -= rule->points;
+	}
+	if (breakdown->nrules > 0)
+		breakdown->rule[largest].points += left;
+	split_largest_remainder(points, breakdown->line, breakdown->nlines, line);
+	breakdown->line = line;
+	award->points = points;
+}
+
 /* Decide and tell of every rule of the event's kind why it fired or not. */
 RuleVerdict *
 EarnExplain(Program *program, Event *event, const MemberFacts *member,

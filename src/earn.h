@@ -45,6 +45,8 @@ typedef struct RuleVerdict
 extern bool EarnIsAllowed(Numeric value);
 extern void EarnDecide(Program *program, Event *event, const MemberFacts *member,
 					   TimestampTz known_at, Award *award);
+extern void EarnFacts(Program *program, Event *event, const MemberFacts *member);
+extern void EarnClip(Award *award, int64 points);
 extern void EarnStamps(Program *program, Event *event, const Card *card, int64 *stamps);
 extern RuleVerdict *EarnExplain(Program *program, Event *event, const MemberFacts *member,
 								TimestampTz known_at, Award *award, int *nverdicts);

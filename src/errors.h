@@ -74,6 +74,9 @@
 #define ERRCODE_LY_PROOF_NEEDED				LY('4', '4', '1')
 #define ERRCODE_LY_NO_DEBT					LY('4', '3', '2')
 
+/* LY451 and LY452, limits that are not valid or not known, are raised in SQL */
+#define ERRCODE_LY_LIMIT_REACHED			LY('4', '5', '3')
+
 /* LY5: attached tables */
 #define ERRCODE_LY_MAPPING_FAILED			LY('5', '0', '2')
 #define ERRCODE_LY_TRUNCATE_REFUSED			LY('5', '0', '5')

@@ -440,6 +440,7 @@ EventRead(const EventLayout *layout, TupleTableSlot *slot, Event *event)
 	Datum		status;
 
 	EventReadOrder(layout, slot, event);
+	event->limits = NULL;
 	check_time(event);
 	status = read_column(layout, slot, COLUMN_STATUS);
 	event->is_void = is_void_status(status, event->source_id);

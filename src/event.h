@@ -43,6 +43,7 @@ typedef struct Event
 	char	   *hold_detail;
 	Numeric		factor;			/* of its points; NULL: 1 */
 	TimestampTz known_at;		/* decide with the rules known then; DT_NOEND: now */
+	struct EventLimits *limits; /* velocity limits that apply to it; NULL: none are to be asked */
 	Datum		attributes;		/* jsonb, 0: null; likewise below */
 	Datum		source;
 	/* purchase */

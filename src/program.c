@@ -147,7 +147,8 @@ watch_tables(void)
 {
 	static const char *const names[] = {
 		"program", "tier", "product", "rule", "rule_version", "exchange_rate", "stamp_card",
-		"challenge", "referral_policy", "activity_policy", "cashier"
+		"challenge", "referral_policy", "activity_policy", "cashier",
+		"velocity_limit"
 	};
 
 	for (size_t i = 0; i < lengthof(names); i++)
@@ -570,7 +571,83 @@ load_cards(Program *program, ExpressionScope *scope)
 	}
 }
 
-/* Note which facts the rules and cards read. */
+/* Compile one expression of a velocity limit; it is evaluated before the history is known. */
+static Expression *
+compile_limit(ExpressionScope *scope, RuleEvent event, const char *text, Oid type,
+			  const char *role, const char *owner)
+{
+	static const Fact history[] = {
+		FACT_MEMBER_TIER, FACT_MEMBER_TIER_RANK, FACT_MEMBER_PURCHASES, FACT_MEMBER_SPEND,
+		FACT_MEMBER_AVERAGE_ORDER, FACT_PURCHASE_NUMBER
+	};
+	Expression *expression = ExpressionCompile(scope, visible_rows(event), text, type, role, owner);
+
+	for (size_t i = 0; i < lengthof(history); i++)
+	{
+		if (bms_is_member(history[i], expression->columns))
+			ereport(ERROR,
+					(errcode(ERRCODE_LY_RULE_NOT_ALLOWED),
+					 errmsg("%s of %s may not read what the member's history decides", role, owner),
+					 errdetail("These are member.tier, tier_rank, purchases, spend, average_order and purchase.number.")));
+	}
+	return expression;
+}
+
+/* Compile one velocity limit from a row of the last result. */
+static void
+load_limit(Program *program, ExpressionScope *scope, int row, VelocityLimit *limit)
+{
+	char	   *kind = column_text(row, "subject_kind");
+	char	   *subject = column_text(row, "subject");
+	char	   *condition = column_text(row, "condition");
+	char	   *owner;
+	MemoryContext old = MemoryContextSwitchTo(program->context);
+
+	limit->limit_id = column_int32(row, "limit_id");
+	limit->program_id = program->program_id;
+	limit->name = column_text(row, "name");
+	owner = psprintf("limit \"%s\"", limit->name);
+	limit->event = event_of(column_text(row, "event"));
+	limit->measure = WORD(row, "measure", "count", "amount", "points");
+	limit->verdict = WORD(row, "verdict", "allow", "clip", "hold", "reject");
+	limit->maximum = column_points(row, "units", 0);
+	limit->digits = limit->measure == MEASURE_POINTS ? program->points_scale :
+		limit->measure == MEASURE_AMOUNT ? 4 : 0;
+	limit->width = column_points(row, "width", 1);
+	limit->buckets = column_int32(row, "buckets");
+	limit->subject_kind = kind == NULL ? 0 : CStringGetTextDatum(kind);
+	limit->active_from = column_time(row, "active_from", DT_NOBEGIN);
+	limit->created_at = column_time(row, "created_at", DT_NOBEGIN);
+	limit->retired_at = column_time(row, "retired_at", DT_NOEND);
+	MemoryContextSwitchTo(old);
+	limit->subject = compile_limit(scope, limit->event, subject, TEXTOID, "subject", owner);
+	if (condition != NULL)
+		limit->condition = compile_limit(scope, limit->event, condition, BOOLOID, "condition", owner);
+	limit->of_member = bms_next_member(limit->subject->columns, FACT_MEMBER_ATTRIBUTES) < 0;
+}
+
+/* Compile the velocity limits. */
+static void
+load_limits(Program *program, ExpressionScope *scope)
+{
+	SPITupleTable *table;
+
+	program->nlimits = (int)
+		query_program("SELECT l.*, loyalty.limit_units(l, p.points_scale) AS units,"
+					  " loyalty.limit_width(l) AS width"
+					  " FROM loyalty.velocity_limit l JOIN loyalty.program p USING (program_id)"
+					  " WHERE l.program_id = $1 ORDER BY l.limit_id", program->program_id);
+	table = SPI_tuptable;
+	program->limit = MemoryContextAllocZero(program->context,
+											sizeof(VelocityLimit) * Max(program->nlimits, 1));
+	for (int i = 0; i < program->nlimits; i++)
+	{
+		SPI_tuptable = table;
+		load_limit(program, scope, i, &program->limit[i]);
+	}
+}
+
+/* Note which facts the rules, cards and limits read. */
 static void
 note_columns(Program *program)
 {
@@ -589,6 +666,14 @@ note_columns(Program *program)
 		if (program->card[i].condition != NULL)
 			program->columns = bms_add_members(program->columns,
 											   program->card[i].condition->columns);
+	}
+	for (int i = 0; i < program->nlimits; i++)
+	{
+		const VelocityLimit *limit = &program->limit[i];
+
+		program->columns = bms_add_members(program->columns, limit->subject->columns);
+		if (limit->condition != NULL)
+			program->columns = bms_add_members(program->columns, limit->condition->columns);
 	}
 	MemoryContextSwitchTo(old);
 	for (int fact = FACT_MEMBER_EXTERNAL_ID; fact <= FACT_MEMBER_ATTRIBUTES; fact++)
@@ -869,6 +954,7 @@ load_program(int32 program_id, Datum drafts, bool keep_existing)
 	}
 	load_rules(program, scope, count);
 	load_cards(program, scope);
+	load_limits(program, scope);
 	program->nchallenges =
 		(int) query_program("SELECT 1 FROM loyalty.challenge WHERE program_id = $1", program_id);
 	program->has_policies =
@@ -1104,6 +1190,18 @@ ProgramCheckCard(const char *name, const char *condition)
 				(errcode(ERRCODE_LY_RULE_NOT_ALLOWED),
 				 errmsg("condition of stamp card \"%s\" may not read purchase.number", name),
 				 errdetail("A card decides by the purchase alone.")));
+}
+
+/* Compile a velocity limit's expressions to raise what is wrong with them. */
+void
+ProgramCheckLimit(const char *name, const char *event, const char *subject, const char *condition)
+{
+	ExpressionScope *scope = make_scope(CurrentMemoryContext);
+	char	   *owner = psprintf("limit \"%s\"", name);
+
+	compile_limit(scope, event_of(event), subject, TEXTOID, "subject", owner);
+	if (condition != NULL)
+		compile_limit(scope, event_of(event), condition, BOOLOID, "condition", owner);
 }
 
 /* true, false or null where a condition is constant, else NULL. */

@@ -79,6 +79,43 @@ typedef struct Card
 	Expression *condition;		/* NULL: always */
 } Card;
 
+typedef enum LimitMeasure
+{
+	MEASURE_COUNT,
+	MEASURE_AMOUNT,
+	MEASURE_POINTS
+} LimitMeasure;
+
+typedef enum LimitVerdict
+{
+	LIMIT_ALLOW,
+	LIMIT_CLIP,
+	LIMIT_HOLD,
+	LIMIT_REJECT
+} LimitVerdict;
+
+/* A velocity limit: so much of a measure in any window, for each subject */
+typedef struct VelocityLimit
+{
+	int32		limit_id;
+	int32		program_id;
+	char	   *name;
+	RuleEvent	event;			/* ON_PURCHASE or ON_ACTIVITY */
+	LimitMeasure measure;
+	LimitVerdict verdict;
+	int64		maximum;		/* transactions, money4 or smallest units of a point */
+	int			digits;			/* decimal digits of these */
+	int64		width;			/* of a sub-bucket, in microseconds */
+	int			buckets;
+	Datum		subject_kind;	/* text; 0: no list of blocked subjects */
+	TimestampTz active_from;
+	TimestampTz created_at;
+	TimestampTz retired_at;		/* DT_NOEND: not retired */
+	Expression *subject;
+	Expression *condition;		/* NULL: always */
+	bool		of_member;		/* the subject reads nothing but the member */
+} VelocityLimit;
+
 /* One tier as rules and reports see it; the pure part is in tier.h */
 typedef struct ProgramTier
 {
@@ -151,7 +188,9 @@ typedef struct Program
 	int			ncards;
 	Card	   *card;			/* stamp cards, by id */
 	int			nchallenges;	/* whatever becomes of them in challenge.c */
-	Bitmapset  *columns;		/* facts that some rule or card names */
+	int			nlimits;
+	VelocityLimit *limit;			/* velocity limits, retired ones too, by id */
+	Bitmapset  *columns;		/* facts that some rule, card or limit names */
 	bool		uses_members;	/* some rule names what stands in the member's row alone */
 	bool		uses_products;	/* some rule names product, or an article is excluded */
 
@@ -183,6 +222,8 @@ extern Numeric ProgramRate(const Program *program, const char *currency, int32 d
 extern Numeric ProgramCheckRule(const char *name, const char *event, const char *kind,
 							 const char *points, const char *condition);
 extern void ProgramCheckCard(const char *name, const char *condition);
+extern void ProgramCheckLimit(const char *name, const char *event, const char *subject,
+							  const char *condition);
 extern const char *ProgramConstant(const char *condition, const char *event);
 
 #endif							/* LOYALTY_PROGRAM_H */

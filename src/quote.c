@@ -9,6 +9,7 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "funcapi.h"
@@ -40,6 +41,18 @@ quote_columns(const Program *program, const AwardOutcome *outcome, Datum *v, boo
 	v[3] = tier_name(program, outcome->tier_before, &n[3]);
 	v[4] = tier_name(program, outcome->tier_after, &n[4]);
 	v[5] = PointerGetDatum(BreakdownEncode(&outcome->award.breakdown));
+}
+
+/* Let a quote ask the velocity limits as they stand, without locking or counting anything. */
+static void
+quote_limits(Ledger *ledger, Program *program, Event *event)
+{
+	LimitBook  *book = LimitsOpen();
+
+	AwardLimits(ledger, program, event, book);
+	event->limits->quoting = true;
+	LimitsKeys(book);
+	LimitsRead(book);
 }
 
 PG_FUNCTION_INFO_V1(loyalty_quote_purchase);
@@ -79,6 +92,8 @@ loyalty_quote_purchase(PG_FUNCTION_ARGS)
 	program->hold_on_error = false;
 	PG_TRY();
 	{
+		if (program->nlimits > 0)
+			quote_limits(ledger, program, &event);
 		AwardPost(ledger, program, account, history, &event, &outcome);
 		quote_columns(program, &outcome, v, n);
 		result = SPI_datumTransfer(HeapTupleGetDatum(heap_form_tuple(desc, v, n)), false, -1);
@@ -91,6 +106,46 @@ loyalty_quote_purchase(PG_FUNCTION_ARGS)
 	PG_END_TRY();
 	SPI_finish();
 	PG_RETURN_DATUM(result);
+}
+
+PG_FUNCTION_INFO_V1(loyalty_limit_subjects);
+
+/* limit_subjects(member_id): the limits whose subject follows from the member, what it is, and now's bucket. */
+Datum
+loyalty_limit_subjects(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	TimestampTz now = GetCurrentTransactionStartTimestamp();
+	LimitBook  *book;
+	Ledger	   *ledger;
+	Program    *program;
+	Event		event = {.has_member = true,.is_void = true,.member_id = PG_GETARG_INT64(0),.occurred_at = now,.recorded_at = now};
+
+	InitMaterializedSRF(fcinfo, 0);
+	SPI_connect();
+	ledger = LedgerOpen();
+	LedgerRead(ledger, event.member_id);
+	program = ProgramPin(AwardAccount(ledger, &event)->program_id);
+	book = LimitsOpen();
+	for (int kind = 0; kind < 2; kind++)
+	{
+		event.kind = kind == 0 ? ON_PURCHASE : ON_ACTIVITY;
+		event.limits = NULL;
+		event.limits = LimitsOf(book, &event);
+		event.limits->of_member = true;
+		AwardLimits(ledger, program, &event, book);
+		for (int i = 0; i < event.limits->nuses; i++)
+		{
+			const LimitUse *use = &event.limits->use[i];
+			Datum		v[3] = {Int32GetDatum(use->limit_id), PointerGetDatum(use->subject), Int64GetDatum(use->bucket)};
+			bool		n[3] = {false};
+
+			tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, v, n);
+		}
+	}
+	ProgramUnpin(program);
+	SPI_finish();
+	return (Datum) 0;
 }
 
 /* ------------------------------------------------------------------------

@@ -46,6 +46,7 @@ CREATE TABLE loyalty.program (
     proof_above         bigint CHECK (proof_above >= 0),
     cashier_points_max  bigint CHECK (cashier_points_max >= 0),
     cashier_redemptions_max integer CHECK (cashier_redemptions_max >= 0),
+    country_code        text CHECK (country_code ~ '^[1-9][0-9]{0,2}$'),
     on_rule_error       text NOT NULL DEFAULT 'fail' CHECK (on_rule_error IN ('fail', 'hold')),
     wallet_of           integer,
     wallet              text CHECK (wallet <> '' AND octet_length(wallet) <= 200),
@@ -84,6 +85,7 @@ COMMENT ON COLUMN loyalty.program.cashier_points_max IS 'Most points that one ca
 COMMENT ON COLUMN loyalty.program.cashier_redemptions_max IS 'Most redemptions and holds of one cashier in a day; NULL: no limit';
 COMMENT ON COLUMN loyalty.program.wallet_of IS 'The programme whose members have this kind of points besides; NULL: a programme of its own';
 COMMENT ON COLUMN loyalty.program.wallet IS 'What the wallet is called there';
+COMMENT ON COLUMN loyalty.program.country_code IS 'Dialling code of phone numbers that are given without one, 44 for instance; NULL: such numbers are refused';
 COMMENT ON COLUMN loyalty.program.on_rule_error IS 'A rule that raises: fail refuses the sale, hold lets it stand and parks the award in held_award';
 
 CREATE TABLE loyalty.tier (

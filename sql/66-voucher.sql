@@ -110,7 +110,7 @@ CREATE TRIGGER refuse_change BEFORE UPDATE OR DELETE OR TRUNCATE ON loyalty.vouc
 
 CREATE FUNCTION loyalty.make_key(id integer, kind text DEFAULT 'ed25519') RETURNS text
     LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'loyalty_make_key';
-COMMENT ON FUNCTION loyalty.make_key(integer, text) IS 'A line for the key file with a fresh secret, kept nowhere: ed25519 signs, blake2b chains entries; superusers only';
+COMMENT ON FUNCTION loyalty.make_key(integer, text) IS 'A line for the key file with a fresh secret, kept nowhere; superusers only. Kinds are ed25519 (signs), blake2b (chains entries), xchacha20 (seals personal data) and index (finds members by it)';
 REVOKE ALL ON FUNCTION loyalty.make_key(integer, text) FROM PUBLIC;
 
 CREATE FUNCTION loyalty.voucher_keys() RETURNS TABLE (key_id integer, public_key bytea, status text)

@@ -67,9 +67,20 @@ AS $$
         FROM (SELECT DISTINCT r.rule_version_id FROM loyalty.entry e CROSS JOIN LATERAL loyalty.breakdown_rules(e.breakdown) r WHERE r.rule_version_id > 0) x
         WHERE NOT EXISTS (SELECT FROM loyalty.rule_version v WHERE v.rule_version_id = x.rule_version_id)
     UNION ALL
+    SELECT 'personal data is of members that exist', x.member_id, x.what
+        FROM (SELECT p.member_id, 'field ' || p.field, NULL::integer FROM loyalty.person p
+              UNION ALL SELECT i.member_id, 'a contact, ' || i.kind, i.program_id FROM loyalty.identity i) AS x (member_id, what, program_id)
+        WHERE NOT EXISTS (SELECT FROM loyalty.member m WHERE m.member_id = x.member_id AND m.program_id = coalesce(x.program_id, m.program_id))
+    UNION ALL
+    SELECT 'of an erased member nothing is left', x.member_id, x.what
+        FROM (SELECT p.member_id, 'field ' || p.field FROM loyalty.person p UNION ALL SELECT i.member_id, 'a contact, ' || i.kind FROM loyalty.identity i
+              UNION ALL SELECT m.member_id, 'birthday or attributes' FROM loyalty.member m WHERE m.birthday IS NOT NULL OR m.attributes IS NOT NULL
+              UNION ALL SELECT m.member_id, 'it is not closed' FROM loyalty.member m WHERE m.status <> 'closed') AS x (member_id, what)
+        WHERE EXISTS (SELECT FROM loyalty.erasure e WHERE e.member_id = x.member_id)
+    UNION ALL
     SELECT 'unique keys stand', NULL, w.name
         FROM unnest(ARRAY['entry_pkey', 'entry_key_idx', 'account_pkey', 'purchase_pkey', 'purchase_reference_key', 'activity_pkey', 'activity_reference_key',
-                          'purchase_return_reference_key', 'member_pkey', 'member_program_id_external_id_key', 'held_award_pkey', 'returned_pkey']) AS w (name)
+                          'purchase_return_reference_key', 'member_pkey', 'member_program_id_external_id_key', 'held_award_pkey', 'returned_pkey', 'person_pkey', 'identity_pkey', 'erasure_pkey']) AS w (name)
         WHERE NOT EXISTS (SELECT FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
                           WHERE c.relname = w.name AND c.relnamespace = 'loyalty'::regnamespace AND i.indisunique AND i.indisvalid)
 $$;

@@ -50,6 +50,7 @@ AS $$
         'EXECUTE ON FUNCTION loyalty.limit_status(bigint)',
         'EXECUTE ON FUNCTION loyalty.read_token(text), loyalty.read_token(text, bytea), loyalty.verify_token(text, bytea), loyalty.member_tag(bigint, bytea)',
         'EXECUTE ON FUNCTION loyalty.redeem_voucher(text, text, bigint, text, bigint)',
+        'EXECUTE ON FUNCTION loyalty.set_person(bigint, jsonb), loyalty.set_contact(bigint, text, text), loyalty.remove_contact(bigint, text, text), loyalty.find_member(integer, text, text)',
         'EXECUTE ON FUNCTION loyalty.describe(integer, text)'])
 $$;
 COMMENT ON FUNCTION loyalty.grant_app(regrole) IS 'Lets an application insert transactions, read members'' points, and redeem vouchers, claim rewards and use coupons through functions';
@@ -85,11 +86,23 @@ $$;
 COMMENT ON FUNCTION loyalty.grant_bi(regrole) IS 'Lets a BI tool read the books, without external ids, birthdays and attributes of members';
 REVOKE ALL ON FUNCTION loyalty.grant_bi(regrole) FROM PUBLIC;
 
+CREATE FUNCTION loyalty.grant_support(role regrole) RETURNS void
+    LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT loyalty.grant_all(role, ARRAY[
+        'USAGE ON SCHEMA loyalty',
+        'EXECUTE ON FUNCTION loyalty.person(bigint)',
+        'EXECUTE ON FUNCTION loyalty.set_person(bigint, jsonb), loyalty.set_contact(bigint, text, text), loyalty.remove_contact(bigint, text, text), loyalty.find_member(integer, text, text)'])
+$$;
+COMMENT ON FUNCTION loyalty.grant_support(regrole) IS 'Lets a role read and keep personal data, and nothing else';
+REVOKE ALL ON FUNCTION loyalty.grant_support(regrole) FROM PUBLIC;
+
 CREATE FUNCTION loyalty.grant_admin(role regrole) RETURNS void
     LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT loyalty.grant_app(role);
     SELECT loyalty.grant_bi(role);
+    SELECT loyalty.grant_support(role);
     SELECT loyalty.grant_all(role, ARRAY[
         'SELECT ON loyalty.member, loyalty.member_balance, loyalty.held_award',
         'EXECUTE ON FUNCTION loyalty.lots_at',
@@ -137,6 +150,7 @@ BEGIN
         'velocity_limit', 'velocity_limit_limit_id_seq', 'limit_state', 'limit_use', 'limit_decision', 'limit_decision_decision_id_seq', 'blocked_subject',
         'challenge', 'challenge_challenge_id_seq', 'challenge_member', 'challenge_item', 'challenge_progress', 'challenge_grant',
         'referral_policy', 'referral_policy_policy_id_seq', 'referral_code', 'referral', 'referral_change',
+        'person', 'identity', 'erasure',
         'checkpoint', 'checkpoint_leaf', 'checkpoint_node', 'voucher', 'voucher_key', 'voucher_id_seq', 'redemption_proof', 'redemption_proof_proof_id_seq', 'cashier_limit', 'cashier_day',
         'stock_share', 'reward', 'claim', 'reward_taken', 'coupon_pool', 'coupon', 'coupon_use', 'coupon_taken', 'stamp_card', 'stamp', 'stamp_sheet',
         'stock_id_seq', 'reward_reward_id_seq', 'claim_id_seq', 'coupon_pool_pool_id_seq', 'coupon_id_seq', 'stamp_card_card_id_seq', 'stamp_id_seq',

@@ -4,7 +4,7 @@
  *
  * Grouped by hundreds: LY0 configuration, LY1 the facts of a transaction,
  * LY2 rules, LY3 members and accounts, LY4 points, LY5 attached tables,
- * LY6 keys and vouchers, LY7 rewards, coupons, stamps, challenges and referrals, LY9 the books
+ * LY6 keys, vouchers and personal data, LY7 rewards, coupons, stamps, challenges and referrals, LY9 the books
  * themselves.  Each code has a test.
  */
 #ifndef LOYALTY_ERRORS_H
@@ -81,12 +81,15 @@
 #define ERRCODE_LY_MAPPING_FAILED			LY('5', '0', '2')
 #define ERRCODE_LY_TRUNCATE_REFUSED			LY('5', '0', '5')
 
-/* LY6: keys and vouchers; LY612 to LY617 are raised in SQL */
+/* LY6: keys, vouchers and personal data; LY612 to LY617, LY621 and LY625 are raised in SQL */
 #define ERRCODE_LY_NO_KEY					LY('6', '0', '1')
 #define ERRCODE_LY_KEY_FILE					LY('6', '0', '2')
 #define ERRCODE_LY_UNKNOWN_KEY				LY('6', '0', '3')
 #define ERRCODE_LY_FORGED_TOKEN				LY('6', '1', '1')
 #define ERRCODE_LY_INVALID_VOUCHER			LY('6', '1', '8')
+#define ERRCODE_LY_INVALID_CONTACT			LY('6', '2', '2')
+#define ERRCODE_LY_DAMAGED_SEAL				LY('6', '2', '3')
+#define ERRCODE_LY_INVALID_FIELD			LY('6', '2', '4')
 
 /* LY7: rewards, coupons, stamps, challenges and referrals are raised in SQL */
 

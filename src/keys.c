@@ -4,6 +4,8 @@
  *
  *		<id 1 to 255> ed25519 <64 hexadecimal digits> [signing|verifying|retired]
  *		<id 1 to 255> blake2b <64 hexadecimal digits> [chaining|verifying|retired]
+ *		<id 1 to 255> xchacha20 <64 hexadecimal digits> [sealing|opening|retired]
+ *		<id 1 to 255> index <64 hexadecimal digits> [indexing|finding|retired]
  *
  * with # before a comment.  Read anew whenever a key is needed to sign, wiped
  * before control leaves this file.  The keys of chains, which every entry
@@ -44,10 +46,21 @@ typedef struct KeyRing
 
 static char *key_file = NULL;
 
-static const char *const kind_names[] = {"ed25519", "blake2b"};
+static const char *const kind_names[] = {"ed25519", "blake2b", "xchacha20", "index"};
+static const char *const kind_verbs[] = {"sign", "chain", "seal", "index"};
 static const char *const status_names[][3] = {
 	{"signing", "verifying", "retired"},
-	{"chaining", "verifying", "retired"}
+	{"chaining", "verifying", "retired"},
+	{"sealing", "opening", "retired"},
+	{"indexing", "finding", "retired"}
+};
+
+/* what is said of another status */
+static const char *const status_complaints[] = {
+	"a status is signing, verifying or retired",
+	"a status is chaining, verifying or retired",
+	"a status is sealing, opening or retired",
+	"a status is indexing, finding or retired"
 };
 
 /* Define the setting. */
@@ -55,7 +68,7 @@ void
 KeysInit(void)
 {
 	DefineCustomStringVariable("loyalty.key_file",
-							   "File with the keys that sign vouchers and chain entries.",
+							   "File with the keys that sign vouchers, chain entries and seal personal data.",
 							   "Outside of the data directory, owned by the server's user, "
 							   "readable by nobody else.",
 							   &key_file, "", PGC_SIGHUP, GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
@@ -159,7 +172,7 @@ KeyKindOf(const char *name, size_t length, KeyKind *kind)
 	return false;
 }
 
-/* Read a status; none means signing or chaining. */
+/* Read a status; none means the first of the kind. */
 static bool
 parse_status(const char *word, size_t length, KeyKind kind, KeyStatus *status)
 {
@@ -212,14 +225,13 @@ parse_line(const char *at, const char *end, KeyRing *ring)
 	length = next_word(&at, end, &word);
 	key = &ring->key[ring->n];
 	if (!KeyKindOf(word, length, &key->kind))
-		return "behind the number stands ed25519 or blake2b";
+		return "behind the number stands ed25519, blake2b, xchacha20 or index";
 	length = next_word(&at, end, &word);
 	if (!parse_seed(word, length, key->seed))
 		return "a seed has 64 hexadecimal digits";
 	length = next_word(&at, end, &word);
 	if (!parse_status(word, length, key->kind, &key->known.status))
-		return key->kind == KEY_ED25519 ? "a status is signing, verifying or retired" :
-			"a status is chaining, verifying or retired";
+		return status_complaints[key->kind];
 	if (next_word(&at, end, &word) != 0)
 		return "nothing stands behind the status";
 	key->known.key_id = key_id;
@@ -263,8 +275,8 @@ parse_file(const char *text, size_t length, KeyRing *ring, int *line)
 		at = stop + 1;
 	}
 	*line = 0;
-	choose_active(ring, KEY_ED25519);
-	choose_active(ring, KEY_BLAKE2B);
+	for (int kind = 0; kind < lengthof(kind_names); kind++)
+		choose_active(ring, (KeyKind) kind);
 	return NULL;
 }
 
@@ -396,13 +408,13 @@ open_ring(void)
 	return ring;
 }
 
-/* Find a key that signs, NULL where the ring has none of that number. */
+/* Find a key of one kind, NULL where the ring has none. */
 static SecretKey *
-find_signer(KeyRing *ring, int key_id)
+find_kind(KeyRing *ring, int key_id, KeyKind kind)
 {
 	SecretKey  *key = find_key(ring, key_id);
 
-	return key != NULL && key->kind == KEY_ED25519 ? key : NULL;
+	return key != NULL && key->kind == kind ? key : NULL;
 }
 
 /* Refuse a key that the file does not have, or that it has retired. */
@@ -446,7 +458,7 @@ void
 KeysFind(int key_id, PublicKey *found)
 {
 	KeyRing    *ring = open_ring();
-	SecretKey  *key = find_signer(ring, key_id);
+	SecretKey  *key = find_kind(ring, key_id, KEY_ED25519);
 	bool		known = key != NULL;
 
 	if (known)
@@ -461,7 +473,7 @@ void
 KeysSign(int key_id, const uint8 *message, size_t length, uint8 *signature)
 {
 	KeyRing    *ring = open_ring();
-	SecretKey  *key = find_signer(ring, key_id);
+	SecretKey  *key = find_kind(ring, key_id, KEY_ED25519);
 	bool		known = key != NULL;
 	bool		retired = known && key->known.status == KEY_RETIRED;
 
@@ -470,6 +482,48 @@ KeysSign(int key_id, const uint8 *message, size_t length, uint8 *signature)
 	close_ring(ring);
 	if (!known || retired)
 		refuse_key(key_id, retired);
+}
+
+/* Lend the secret of one key to a user, which must not raise and keeps nothing. */
+void
+KeysUse(KeyKind kind, int key_id, KeyUser user, void *context)
+{
+	KeyRing    *ring = open_ring();
+	SecretKey  *key = find_kind(ring, key_id, kind);
+	bool		known = key != NULL;
+	bool		retired = known && key->known.status == KEY_RETIRED;
+
+	if (known && !retired)
+		user(key->seed, key_id, context);
+	close_ring(ring);
+	if (!known || retired)
+		refuse_key(key_id, retired);
+}
+
+/* Lend the secrets of the keys of a kind that are not retired, the current one first. */
+int
+KeysUseAll(KeyKind kind, bool current_only, KeyUser user, void *context)
+{
+	KeyRing    *ring = open_ring();
+	int			n = 0;
+
+	for (int status = KEY_ACTIVE; status <= (current_only ? KEY_ACTIVE : KEY_VERIFYING); status++)
+	{
+		for (int i = 0; i < ring->n && (n > 0 || status == KEY_ACTIVE); i++)
+		{
+			if (ring->key[i].kind != kind || ring->key[i].known.status != (KeyStatus) status)
+				continue;
+			user(ring->key[i].seed, ring->key[i].known.key_id, context);
+			n++;
+		}
+	}
+	close_ring(ring);
+	if (n == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_LY_NO_KEY),
+				 errmsg("no key of the key file may %s", kind_verbs[kind]),
+				 errhint("loyalty.make_key(id, '%s') returns a line for it.", kind_names[kind])));
+	return n;
 }
 
 /* ------------------------------------------------------------------------

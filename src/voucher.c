@@ -66,7 +66,7 @@ loyalty_make_key(PG_FUNCTION_ARGS)
 	if (!KeyKindOf(VARDATA_ANY(name), VARSIZE_ANY_EXHDR(name), &kind))
 		ereport(ERROR,
 				(errcode(ERRCODE_LY_KEY_FILE),
-				 errmsg("a key's kind is ed25519, which signs, or blake2b, which chains")));
+				 errmsg("a key's kind is ed25519, which signs, blake2b, which chains, xchacha20, which seals, or index")));
 	signature_random(seed, sizeof(seed));
 	for (int i = 0; i < SIGNATURE_SEED_BYTES; i++)
 	{

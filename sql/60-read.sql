@@ -352,8 +352,9 @@ BEGIN
         'stamp_cards', (SELECT coalesce(jsonb_agg(to_jsonb(c) ORDER BY c.card), '[]') FROM loyalty.stamp_cards(m.member_id) c),
         'coupons', (SELECT coalesce(jsonb_agg(to_jsonb(k) - '{status,usable}'::text[] ORDER BY k.coupon_id), '[]') FROM loyalty.coupons(m.member_id) k WHERE k.usable),
         'distinctions', (SELECT coalesce(jsonb_agg(to_jsonb(d) ORDER BY d.kind, d.reward), '[]') FROM loyalty.distinctions(m.member_id) d),
+        'consents', (SELECT coalesce(jsonb_agg(to_jsonb(c) ORDER BY c.purpose, c.channel), '[]') FROM loyalty.current_consents(m.member_id) c),
         'statement', (SELECT coalesce(jsonb_agg(to_jsonb(s) ORDER BY s.seq DESC), '[]') FROM loyalty.statement(m.member_id, max_rows => 10) s));
 END
 $$;
-COMMENT ON FUNCTION loyalty.cabinet(bigint) IS 'Everything a member''s page shows, in one call: balance, worth, lots, expiry, tier and progress, referrals, challenges, rewards to claim, stamp cards, codes, distinctions, last entries';
+COMMENT ON FUNCTION loyalty.cabinet(bigint) IS 'Everything a member''s page shows, in one call: balance, worth, lots, expiry, tier and progress, referrals, challenges, rewards to claim, stamp cards, codes, distinctions, consents, last entries';
 REVOKE ALL ON FUNCTION loyalty.cabinet(bigint) FROM PUBLIC;

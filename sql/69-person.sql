@@ -33,14 +33,6 @@ COMMENT ON TABLE loyalty.identity IS 'Contacts by which members are found: phone
 COMMENT ON COLUMN loyalty.identity.blind IS 'Number of the index key, then 16 bytes of BLAKE2b under it over programme, kind and the value in its one spelling';
 COMMENT ON COLUMN loyalty.identity.sealed IS 'The value in its one spelling, sealed like loyalty.person.sealed';
 
-CREATE TABLE loyalty.erasure (
-    member_id   bigint PRIMARY KEY,
-    erased_at   timestamptz NOT NULL DEFAULT now(),
-    erased_by   name NOT NULL DEFAULT session_user,
-    reason      text NOT NULL CHECK (btrim(reason) <> '')
-);
-COMMENT ON TABLE loyalty.erasure IS 'Members whose personal data was erased, for ever';
-
 /* ------------------------------------------------------------------------
  * Sealing
  * ------------------------------------------------------------------------ */
@@ -111,6 +103,8 @@ BEGIN
         RAISE EXCEPTION 'member % was erased', member_id
             USING ERRCODE = 'LY625', DETAIL = 'Nothing of a person is kept under this number any more.', HINT = 'Enroll the person anew.';
     END IF;
+    -- so that whoever erases the member and has an older snapshot tries again: it does not see what is written now
+    UPDATE loyalty.member q SET status = q.status WHERE q.member_id = m.member_id;
     RETURN m;
 END
 $$;

@@ -290,7 +290,8 @@ AS $$
                      ('velocity_limit', 'configuration_changed'), ('velocity_limit', 'keep_limit'), ('velocity_limit', 'refuse_change'), ('limit_decision', 'refuse_change'),
                      ('attachment', 'configuration_changed'), ('program', 'configuration_changed'), ('program', 'keep_program'), ('program', 'refuse_change'), ('tier', 'refuse_change'), ('tier', 'configuration_changed'),
                      ('product', 'configuration_changed'), ('product', 'check_articles'), ('product', 'check_articles_change'), ('rule', 'configuration_changed'),
-                     ('rule_version', 'configuration_changed')) AS w (relation, trigger)
+                     ('rule_version', 'configuration_changed'), ('audit', 'refuse_change'), ('consent_change', 'refuse_change'), ('erasure', 'refuse_change'),
+                     ('program', 'write_audit'), ('tier', 'write_audit'), ('product', 'write_audit'), ('rule', 'write_audit'), ('rule_version', 'write_audit'), ('exchange_rate', 'write_audit'), ('attachment', 'write_audit'), ('reward', 'write_audit'), ('coupon_pool', 'write_audit'), ('stamp_card', 'write_audit'), ('challenge', 'write_audit'), ('cashier_limit', 'write_audit'), ('member', 'write_audit'), ('member', 'write_audit_of_staff')) AS w (relation, trigger)
         WHERE NOT EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = ('loyalty.' || w.relation)::regclass
                           AND g.tgname = w.trigger AND g.tgenabled IN ('O', 'A'))
     UNION ALL

@@ -51,6 +51,7 @@ AS $$
         'EXECUTE ON FUNCTION loyalty.read_token(text), loyalty.read_token(text, bytea), loyalty.verify_token(text, bytea), loyalty.member_tag(bigint, bytea)',
         'EXECUTE ON FUNCTION loyalty.redeem_voucher(text, text, bigint, text, bigint)',
         'EXECUTE ON FUNCTION loyalty.set_person(bigint, jsonb), loyalty.set_contact(bigint, text, text), loyalty.remove_contact(bigint, text, text), loyalty.find_member(integer, text, text)',
+        'EXECUTE ON FUNCTION loyalty.give_consent(bigint, text, text, text, timestamptz), loyalty.withdraw_consent(bigint, text, text, text, timestamptz), loyalty.has_consent(bigint, text, text)',
         'EXECUTE ON FUNCTION loyalty.describe(integer, text)'])
 $$;
 COMMENT ON FUNCTION loyalty.grant_app(regrole) IS 'Lets an application insert transactions, read members'' points, and redeem vouchers, claim rewards and use coupons through functions';
@@ -70,7 +71,7 @@ AS $$
         'SELECT ON loyalty.tier_history, loyalty.points_outstanding, loyalty.held_award_open, loyalty.review_award, loyalty.review_queue, loyalty.review_ageing, loyalty.activity_policy, loyalty.activity_admission, loyalty.activity_quota, loyalty.activity_refusal, loyalty.activity_prices, loyalty.cashier, loyalty.cashier_activity, loyalty.unusual_cashiers, loyalty.redemption, loyalty.open_hold',
         'SELECT (member_id, program_id, joined_at, status, staff) ON loyalty.member',
         'SELECT (voucher_id, program_id, member_id, kind, value, currency, sku, terms, issued_at, issued_by, valid_from, valid_until, key, source_id, key_id, status, redeemed_at, redeemed_by, redeem_key, redeem_member_id, redeem_store, redeem_purchase_id, revoked_at, revoked_by, reason) ON loyalty.voucher',
-        'SELECT ON loyalty.voucher_key, loyalty.checkpoint',
+        'SELECT ON loyalty.voucher_key, loyalty.checkpoint, loyalty.consent_change, loyalty.consent',
         'SELECT (proof_id, member_id, points, issued_at, issued_by, valid_until, withdrawn_at, used_at, source_id) ON loyalty.redemption_proof',
         'SELECT ON loyalty.reward, loyalty.claim, loyalty.reward_taken, loyalty.stock_share',
         'SELECT ON loyalty.coupon_pool, loyalty.coupon_use, loyalty.coupon_taken',
@@ -92,7 +93,8 @@ AS $$
     SELECT loyalty.grant_all(role, ARRAY[
         'USAGE ON SCHEMA loyalty',
         'EXECUTE ON FUNCTION loyalty.person(bigint)',
-        'EXECUTE ON FUNCTION loyalty.set_person(bigint, jsonb), loyalty.set_contact(bigint, text, text), loyalty.remove_contact(bigint, text, text), loyalty.find_member(integer, text, text)'])
+        'EXECUTE ON FUNCTION loyalty.set_person(bigint, jsonb), loyalty.set_contact(bigint, text, text), loyalty.remove_contact(bigint, text, text), loyalty.find_member(integer, text, text)',
+        'EXECUTE ON FUNCTION loyalty.give_consent(bigint, text, text, text, timestamptz), loyalty.withdraw_consent(bigint, text, text, text, timestamptz), loyalty.has_consent(bigint, text, text)'])
 $$;
 COMMENT ON FUNCTION loyalty.grant_support(regrole) IS 'Lets a role read and keep personal data, and nothing else';
 REVOKE ALL ON FUNCTION loyalty.grant_support(regrole) FROM PUBLIC;
@@ -121,7 +123,8 @@ AS $$
         'EXECUTE ON FUNCTION loyalty.import_entry, loyalty.set_tier(bigint, text, date, text)',
         'EXECUTE ON FUNCTION loyalty.set_member_status(bigint, text), loyalty.close_member(bigint)',
         'EXECUTE ON FUNCTION loyalty.make_voucher, loyalty.voucher_token(bigint), loyalty.revoke_voucher(bigint, text), loyalty.voucher_keys()',
-        'SELECT ON loyalty.cashier_limit, loyalty.cashier_day',
+        'SELECT ON loyalty.cashier_limit, loyalty.cashier_day, loyalty.audit, loyalty.erasure',
+        'EXECUTE ON FUNCTION loyalty.erase_member(bigint, text)',
         'EXECUTE ON FUNCTION loyalty.issue_proof(bigint, bigint, interval), loyalty.set_cashier_limit(integer, text, bigint, integer)',
         'EXECUTE ON FUNCTION loyalty.add_reward, loyalty.retire_reward(integer, text, text), loyalty.restock_reward(integer, text, bigint)',
         'EXECUTE ON FUNCTION loyalty.add_coupon_pool, loyalty.retire_coupon_pool(integer, text, text), loyalty.void_coupon(integer, text, text)',
@@ -150,7 +153,7 @@ BEGIN
         'velocity_limit', 'velocity_limit_limit_id_seq', 'limit_state', 'limit_use', 'limit_decision', 'limit_decision_decision_id_seq', 'blocked_subject',
         'challenge', 'challenge_challenge_id_seq', 'challenge_member', 'challenge_item', 'challenge_progress', 'challenge_grant',
         'referral_policy', 'referral_policy_policy_id_seq', 'referral_code', 'referral', 'referral_change',
-        'person', 'identity', 'erasure',
+        'person', 'identity', 'erasure', 'audit', 'audit_id_seq', 'consent_change', 'consent_number_seq',
         'checkpoint', 'checkpoint_leaf', 'checkpoint_node', 'voucher', 'voucher_key', 'voucher_id_seq', 'redemption_proof', 'redemption_proof_proof_id_seq', 'cashier_limit', 'cashier_day',
         'stock_share', 'reward', 'claim', 'reward_taken', 'coupon_pool', 'coupon', 'coupon_use', 'coupon_taken', 'stamp_card', 'stamp', 'stamp_sheet',
         'stock_id_seq', 'reward_reward_id_seq', 'claim_id_seq', 'coupon_pool_pool_id_seq', 'coupon_id_seq', 'stamp_card_card_id_seq', 'stamp_id_seq',

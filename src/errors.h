@@ -81,7 +81,7 @@
 #define ERRCODE_LY_MAPPING_FAILED			LY('5', '0', '2')
 #define ERRCODE_LY_TRUNCATE_REFUSED			LY('5', '0', '5')
 
-/* LY6: keys, vouchers and personal data; LY612 to LY617, LY621 and LY625 are raised in SQL */
+/* LY6: keys, vouchers and personal data; LY612 to LY617, LY621, LY625 and LY626 are raised in SQL */
 #define ERRCODE_LY_NO_KEY					LY('6', '0', '1')
 #define ERRCODE_LY_KEY_FILE					LY('6', '0', '2')
 #define ERRCODE_LY_UNKNOWN_KEY				LY('6', '0', '3')

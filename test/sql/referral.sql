@@ -50,7 +50,7 @@ SELECT loyalty.refer(pg_temp.m('cid'), lower(translate(pg_temp.code('ann'), '-',
 SELECT * FROM pg_temp.buy('cid', '2026-03-05 12:00+00', 19.99, 'c1');
 SELECT points FROM loyalty.quote(pg_temp.m('cid'), 20.00, occurred_at => '2026-03-06 12:00+00');
 SELECT * FROM pg_temp.buy('cid', '2026-03-06 12:00+00', 20, 'c2');
-SELECT e.kind, e.points, e.lots, e.reason, e.detail ->> 'side' AS side, m.external_id FROM loyalty.entry e JOIN loyalty.member m ON m.member_id = e.account_id WHERE m.external_id IN ('ann', 'cid') ORDER BY e.account_id, e.seq;
+SELECT e.kind, e.points, e.lots, e.reason, e.detail ->> 'side' AS side, m.external_id FROM loyalty.entry e JOIN loyalty.member m ON m.member_id = e.account_id WHERE m.member_id IN (pg_temp.m('ann'), pg_temp.m('cid')) ORDER BY e.account_id, e.seq;
 SELECT c.number, c.state, c.reason FROM loyalty.referral_change c JOIN loyalty.referral r USING (referral_id) WHERE r.key = 'to cid' ORDER BY 1;
 SELECT * FROM pg_temp.buy('cid', '2026-03-07 12:00+00', 100, 'c3');
 SELECT side, state, points, available_from FROM loyalty.referrals(pg_temp.m('ann'));

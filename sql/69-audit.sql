@@ -110,6 +110,14 @@ CREATE TRIGGER write_audit AFTER INSERT OR UPDATE OR DELETE ON loyalty.stamp_car
     FOR EACH ROW EXECUTE FUNCTION loyalty.write_audit('card_id');
 CREATE TRIGGER write_audit AFTER INSERT OR UPDATE OR DELETE ON loyalty.challenge
     FOR EACH ROW EXECUTE FUNCTION loyalty.write_audit('challenge_id');
+CREATE TRIGGER write_audit AFTER INSERT OR UPDATE OR DELETE ON loyalty.referral_policy
+    FOR EACH ROW EXECUTE FUNCTION loyalty.write_audit('policy_id');
+CREATE TRIGGER write_audit AFTER INSERT OR UPDATE OR DELETE ON loyalty.velocity_limit
+    FOR EACH ROW EXECUTE FUNCTION loyalty.write_audit('limit_id');
+CREATE TRIGGER write_audit AFTER INSERT OR UPDATE OR DELETE ON loyalty.blocked_subject
+    FOR EACH ROW EXECUTE FUNCTION loyalty.write_audit('program_id,kind', 'subject');
+CREATE TRIGGER write_audit AFTER INSERT OR UPDATE OR DELETE ON loyalty.activity_policy
+    FOR EACH ROW EXECUTE FUNCTION loyalty.write_audit('program_id,kind');
 CREATE TRIGGER write_audit AFTER INSERT OR UPDATE OR DELETE ON loyalty.cashier_limit
     FOR EACH ROW EXECUTE FUNCTION loyalty.write_audit('program_id,cashier');
 -- enrolling is daily business; what flags a member, closes it or moves its dates is not

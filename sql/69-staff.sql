@@ -13,6 +13,8 @@ CREATE TABLE loyalty.cashier (
     PRIMARY KEY (program_id, cashier)
 );
 COMMENT ON TABLE loyalty.cashier IS 'Which cashier, as tills name it, or role that connects is which member';
+CREATE TRIGGER write_audit AFTER INSERT OR UPDATE OR DELETE ON loyalty.cashier
+    FOR EACH ROW EXECUTE FUNCTION loyalty.write_audit('program_id,cashier');
 CREATE TRIGGER configuration_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON loyalty.cashier
     FOR EACH STATEMENT EXECUTE FUNCTION loyalty.configuration_changed();
 

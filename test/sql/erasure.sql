@@ -54,6 +54,11 @@ SELECT loyalty.set_member_status(pg_temp.m('bea'), 'frozen'), loyalty.set_member
 SELECT relation, operation, old - '{program_id,name}'::text[] AS old, CASE WHEN operation = 'insert' THEN new - 'program_id' ELSE new - 'retired_at' END AS new, reason FROM pg_temp.start, pg_temp.audit(start.id);
 SELECT count(*) FROM loyalty.audit WHERE to_jsonb(audit)::text LIKE '%canary%';
 SELECT actor = session_user AS by_me, acting_as, key = jsonb_build_object('program_id', pg_temp.p()) AS key FROM loyalty.audit WHERE reason = 'spring';
+-- what guards the programme is audited as well, without saying who is blocked
+CREATE TABLE pg_temp.guards AS SELECT max(audit_id) AS id FROM loyalty.audit;
+SELECT loyalty.add_limit(pg_temp.p(), 'three a day', 3, '1 day') > 0 AS limited, loyalty.block_subject(pg_temp.p(), 'card', 'canary', reason => 'stolen') IS NOT NULL AS blocked, loyalty.set_cashier(pg_temp.p(), 'till 9', pg_temp.m('ann')) IS NOT NULL AS known, loyalty.set_activity_policy(pg_temp.p(), 'review', needs_approval => true) IS NOT NULL AS policy;
+SELECT relation, operation, key ? 'subject' OR new ->> 'subject' = 'canary' AS told FROM loyalty.audit WHERE audit_id > (SELECT id FROM pg_temp.guards) ORDER BY audit_id;
+SELECT loyalty.retire_limit(pg_temp.p(), 'three a day', 'done') IS NOT NULL AS retired, loyalty.unblock_subject(pg_temp.p(), 'card', 'canary') IS NOT NULL AS unblocked, loyalty.set_cashier(pg_temp.p(), 'till 9', NULL) IS NOT NULL AS forgotten, loyalty.drop_activity_policy(pg_temp.p(), 'review') IS NOT NULL AS dropped;
 CREATE ROLE loyalty_test_clerk;
 SELECT loyalty.grant_admin('loyalty_test_clerk');
 SELECT loyalty.enroll(pg_temp.p(), 'clerk', staff => true) > 0 AS staff;

@@ -63,12 +63,20 @@ AS $$
     SELECT loyalty.grant_all(role, ARRAY[
         'USAGE ON SCHEMA loyalty',
         'SELECT ON loyalty.program, loyalty.tier, loyalty.product, loyalty.rule, loyalty.rule_version, loyalty.rule_current',
-        'SELECT ON loyalty.purchase_return, loyalty.returned',
-        'SELECT ON loyalty.purchase, loyalty.activity, loyalty.purchase_line, loyalty.exchange_rate',
+        'SELECT (return_id, purchase_id, purchase_source, purchase_reference, member_id, occurred_at, amount, lines, reason, source, reference, recorded_at) ON loyalty.purchase_return',
+        'SELECT ON loyalty.returned',
+        'SELECT (purchase_id, member_id, occurred_at, store, channel, currency, amount, tax, shipping, discount, paid_with_points, paid_with_gift_card, redemption_id, lines, status, source, reference, recorded_at) ON loyalty.purchase',
+        'SELECT (activity_id, member_id, occurred_at, kind, value, subject, status, source, reference, recorded_at) ON loyalty.activity',
+        'SELECT ON loyalty.purchase_line, loyalty.exchange_rate',
         'SELECT ON loyalty.entry, loyalty.account, loyalty.tier_change, loyalty.entry_rule, loyalty.entry_line, loyalty.attachment',
-        'SELECT ON loyalty.household, loyalty.household_member, loyalty.wallet_balance',
+        'SELECT (household_id, program_id, member_id, joined_at, left_at, blocked) ON loyalty.household',
+        'SELECT (household_id, member_id, joined_at, joined_seq, left_at) ON loyalty.household_member',
+        'SELECT ON loyalty.wallet_balance',
         'SELECT ON loyalty.points_flow, loyalty.liability, loyalty.partner_liability, loyalty.breakage',
-        'SELECT ON loyalty.tier_history, loyalty.points_outstanding, loyalty.held_award_open, loyalty.review_award, loyalty.review_queue, loyalty.review_ageing, loyalty.activity_policy, loyalty.activity_admission, loyalty.activity_quota, loyalty.activity_refusal, loyalty.activity_prices, loyalty.cashier, loyalty.cashier_activity, loyalty.unusual_cashiers, loyalty.redemption, loyalty.open_hold',
+        'SELECT ON loyalty.tier_history, loyalty.points_outstanding, loyalty.review_ageing, loyalty.activity_policy, loyalty.activity_admission, loyalty.activity_quota, loyalty.activity_refusal, loyalty.activity_prices, loyalty.cashier, loyalty.cashier_activity, loyalty.unusual_cashiers, loyalty.redemption, loyalty.open_hold',
+        'SELECT (source_id, member_id, held_at, age, reason) ON loyalty.held_award_open',
+        'SELECT (program_id, program, source_id, transaction, member_id, occurred_at, amount, currency, store, activity, subject, value, source, reference, status, reason, failed, held_at, released_at, released_by, release_reason, refused_at, refused_by, refuse_reason, decision) ON loyalty.review_award',
+        'SELECT (program_id, program, source_id, transaction, member_id, occurred_at, amount, currency, store, activity, subject, value, source, reference, status, reason, failed, held_at, age, days, band) ON loyalty.review_queue',
         'SELECT (member_id, program_id, joined_at, status, staff) ON loyalty.member',
         'SELECT (voucher_id, program_id, member_id, kind, value, currency, sku, terms, issued_at, issued_by, valid_from, valid_until, key, source_id, key_id, status, redeemed_at, redeemed_by, redeem_key, redeem_member_id, redeem_store, redeem_purchase_id, revoked_at, revoked_by, reason) ON loyalty.voucher',
         'SELECT ON loyalty.voucher_key, loyalty.checkpoint, loyalty.consent_change, loyalty.consent',
@@ -80,11 +88,12 @@ AS $$
         'SELECT ON loyalty.velocity_limit',
         'SELECT (decision_id, source_id, limit_id, decided_at, verdict, reason, wanted, used, granted, points_wanted, points) ON loyalty.limit_decision',
         'SELECT ON loyalty.challenge, loyalty.challenge_member, loyalty.challenge_item, loyalty.challenge_progress, loyalty.challenge_grant, loyalty.challenge_result, loyalty.member_badge',
-        'SELECT ON loyalty.referral_policy, loyalty.referral, loyalty.referral_change, loyalty.referral_review, loyalty.referral_funnel, loyalty.referral_tree',
+        'SELECT ON loyalty.referral_policy, loyalty.referral_change, loyalty.referral_review, loyalty.referral_funnel, loyalty.referral_tree',
+        'SELECT (referral_id, program_id, policy_id, referrer_id, friend_id, channel, state, reason, invited_at, registered_at, purchase_id, qualified_at, rewarded_at, void_at) ON loyalty.referral',
         'EXECUTE ON FUNCTION loyalty.breakdown_rules(bytea), loyalty.breakdown_lines(bytea), loyalty.lots_at, loyalty.age_band(interval), loyalty.policy_text(loyalty.activity_policy)',
         'EXECUTE ON FUNCTION loyalty.describe(integer, text)'])
 $$;
-COMMENT ON FUNCTION loyalty.grant_bi(regrole) IS 'Lets a BI tool read the books, without external ids, birthdays and attributes of members';
+COMMENT ON FUNCTION loyalty.grant_bi(regrole) IS 'Lets a BI tool read the books, without external ids and birthdays, without what is personal by its nature or may be: attributes of members and transactions, keys of invitations, texts of errors and of households';
 REVOKE ALL ON FUNCTION loyalty.grant_bi(regrole) FROM PUBLIC;
 
 CREATE FUNCTION loyalty.grant_support(role regrole) RETURNS void
@@ -106,7 +115,8 @@ AS $$
     SELECT loyalty.grant_bi(role);
     SELECT loyalty.grant_support(role);
     SELECT loyalty.grant_all(role, ARRAY[
-        'SELECT ON loyalty.member, loyalty.member_balance, loyalty.held_award',
+        'SELECT ON loyalty.member, loyalty.member_balance, loyalty.held_award, loyalty.held_award_open, loyalty.review_award, loyalty.review_queue',
+        'SELECT ON loyalty.purchase, loyalty.activity, loyalty.purchase_return, loyalty.household, loyalty.household_member, loyalty.referral',
         'EXECUTE ON FUNCTION loyalty.lots_at',
         'INSERT (program_id, external_id, joined_at, status, birthday, staff, attributes) ON loyalty.member',
         'UPDATE (external_id, joined_at, birthday, staff, attributes) ON loyalty.member',

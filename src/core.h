@@ -1,8 +1,8 @@
 /*
  * core.h
  *	  What the pure rooms stand on: fixed-width integers, checked arithmetic,
- *	  varints and an allocator that is palloc in the server and malloc in a
- *	  unit test (LOYALTY_CORE_ONLY).
+ *	  varints, an allocator that is palloc in the server and malloc in a unit
+ *	  test (LOYALTY_CORE_ONLY), and a place to be cancelled at.
  */
 #ifndef LOYALTY_CORE_H
 #define LOYALTY_CORE_H
@@ -17,17 +17,26 @@
 typedef int32_t int32;
 typedef int64_t int64;
 typedef uint8_t uint8;
+typedef uint32_t uint32;
 typedef uint64_t uint64;
 
 #define core_alloc(size)			malloc(size)
 #define core_realloc(pointer, size) realloc((pointer), (size))
 #define core_free(pointer)			free(pointer)
+#define core_alloc_huge(size)		malloc(size)
+#define core_realloc_huge(pointer, size) realloc((pointer), (size))
+#define core_check_for_interrupts() ((void) 0)
 #else
 #include "postgres.h"
+
+#include "miscadmin.h"
 
 #define core_alloc(size)			palloc(size)
 #define core_realloc(pointer, size) repalloc((pointer), (size))
 #define core_free(pointer)			pfree(pointer)
+#define core_alloc_huge(size)		MemoryContextAllocHuge(CurrentMemoryContext, (size))
+#define core_realloc_huge(pointer, size) repalloc_huge((pointer), (size))
+#define core_check_for_interrupts() CHECK_FOR_INTERRUPTS()
 #endif
 
 typedef enum CoreStatus

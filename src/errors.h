@@ -4,7 +4,7 @@
  *
  * Grouped by hundreds: LY0 configuration, LY1 the facts of a transaction,
  * LY2 rules, LY3 members and accounts, LY4 points, LY5 attached tables,
- * LY6 keys, vouchers and personal data, LY7 rewards, coupons, stamps, challenges and referrals, LY9 the books
+ * LY6 keys, vouchers and personal data, LY7 rewards, coupons, stamps, challenges and referrals, LY8 statistics, LY9 the books
  * themselves.  Each code has a test.
  */
 #ifndef LOYALTY_ERRORS_H
@@ -92,6 +92,12 @@
 #define ERRCODE_LY_INVALID_FIELD			LY('6', '2', '4')
 
 /* LY7: rewards, coupons, stamps, challenges and referrals are raised in SQL */
+
+/* LY8: statistics */
+#define ERRCODE_LY_ITEMS_OF_TWO_KINDS		LY('8', '0', '1')
+#define ERRCODE_LY_NOT_PART_OF				LY('8', '0', '2')
+#define ERRCODE_LY_COPURCHASE_MEMORY		LY('8', '0', '3')
+#define ERRCODE_LY_INVALID_STATISTIC		LY('8', '0', '4')
 
 /* LY9: the books themselves */
 #define ERRCODE_LY_APPEND_ONLY				LY('9', '0', '1')

@@ -7,6 +7,7 @@
 #include "fmgr.h"
 
 #include "compat.h"
+#include "copurchase_type.h"
 #include "keys.h"
 #include "program.h"
 
@@ -20,4 +21,5 @@ _PG_init(void)
 {
 	ProgramInit();
 	KeysInit();
+	CopurchaseInit();
 }

@@ -174,7 +174,7 @@ new_item(CopBuilder *b, int64 value, const uint8 *text, size_t length)
 
 	if (status == CORE_OK && text != NULL)
 		status = cop_grow(b, (void **) &b->text, &b->text_room, b->ntext + length + 1, 1);
-	if (status == CORE_OK && (b->nitems >= COP_FIRST - 1 || b->ntext + length > UINT32_MAX))
+	if (status == CORE_OK && (b->nitems >= COP_ITEM_LIMIT || b->ntext + length > UINT32_MAX))
 		status = CORE_TOO_MANY;
 	if (status != CORE_OK)
 		return status;
@@ -261,9 +261,12 @@ cop_basket_add(CopBuilder *b, uint32 id)
 		return CORE_OK;
 	item->stamp = b->stamp;
 	item->count++;
-	if (b->nmarks == b->mark_room &&
-		(status = cop_grow(b, (void **) &b->mark, &b->mark_room, b->nmarks + 1, sizeof(uint32))) != CORE_OK)
+	/* room for the number of items too, which is written in the end */
+	if (b->nmarks + 2 > b->mark_room &&
+		(status = cop_grow(b, (void **) &b->mark, &b->mark_room, b->nmarks + 2, sizeof(uint32))) != CORE_OK)
 		return status;
+	if (b->nmarks == b->basket_start)
+		b->nmarks++;
 	b->mark[b->nmarks++] = id;
 	return CORE_OK;
 }
@@ -294,6 +297,7 @@ cop_basket_end(CopBuilder *b)
 
 	if (n == 0)
 		return CORE_OK;
+	n--;
 	b->baskets++;
 	if (n > b->max_items)
 	{
@@ -305,7 +309,7 @@ cop_basket_end(CopBuilder *b)
 		b->nmarks = b->basket_start;
 		return CORE_OK;
 	}
-	b->mark[b->basket_start] |= COP_FIRST;
+	b->mark[b->basket_start] = (uint32) n;
 	return collapse_when_full(b);
 }
 
@@ -442,13 +446,14 @@ append_marks(CopBuilder *b, const CopBuilder *other, const uint32 *map)
 
 	if (status != CORE_OK)
 		return status;
-	for (size_t i = 0; i < other->nmarks; i++)
+	for (size_t i = 0; i < other->nmarks;)
 	{
-		uint32		mark = other->mark[i];
+		uint32		n = other->mark[i];
 
-		if (i % 65536 == 0)
-			core_check_for_interrupts();
-		b->mark[b->nmarks + i] = map[mark & ~COP_FIRST] | (mark & COP_FIRST);
+		core_check_for_interrupts();
+		b->mark[b->nmarks + i] = n;
+		for (size_t end = ++i + n; i < end; i++)
+			b->mark[b->nmarks + i] = map[other->mark[i]];
 	}
 	b->nmarks += other->nmarks;
 	return CORE_OK;

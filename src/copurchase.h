@@ -20,8 +20,8 @@
 
 #define COP_VERSION 1
 
-/* set in the first item of a basket in CopBuilder.mark */
-#define COP_FIRST UINT32_C(0x80000000)
+/* items of one statistic are fewer than this */
+#define COP_ITEM_LIMIT UINT32_C(0x7fffffff)
 
 typedef enum CopKind
 {
@@ -116,7 +116,7 @@ typedef struct CopBuilder
 	uint64	   *slot;			/* open addressing: hash << 32 | id + 1 */
 	size_t		nslots;
 
-	/* baskets of two and more items: ids, the first of a basket marked */
+	/* baskets of two and more items: how many, and their ids */
 	uint32	   *mark;
 	size_t		nmarks;
 	size_t		mark_room;

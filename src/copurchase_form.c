@@ -23,7 +23,7 @@ cop_view(CopView *view, const uint8 *bytes, size_t length, bool with_rows)
 	if (length < sizeof(CopHeader))
 		return CORE_CORRUPT;
 	memcpy(head, bytes, sizeof(CopHeader));
-	if (head->version != COP_VERSION || head->kind > COP_TEXT || head->nitems >= COP_FIRST ||
+	if (head->version != COP_VERSION || head->kind > COP_TEXT || head->nitems > COP_ITEM_LIMIT ||
 		(head->kind == COP_EMPTY && head->nitems != 0))
 		return CORE_CORRUPT;
 	before = cop_directory_size(head) + head->texts;
@@ -344,7 +344,7 @@ read_head(Reader *r)
 	r->at += 2;
 	/* an item takes two bytes and more */
 	if (!get_count(r, &head->baskets) || !get_count(r, &head->capped) || !get_count(r, &head->capped_items) ||
-		!get(r, &nitems) || nitems > (uint64) (r->end - r->at) / 2 || nitems >= COP_FIRST)
+		!get(r, &nitems) || nitems > (uint64) (r->end - r->at) / 2 || nitems > COP_ITEM_LIMIT)
 		return CORE_CORRUPT;
 	head->nitems = (uint32) nitems;
 	if ((nitems == 0) != (head->kind == COP_EMPTY) || (nitems == 0) != (head->baskets == 0) ||

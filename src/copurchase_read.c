@@ -40,7 +40,7 @@ static void
 read_head(Datum value, CopHeader *head)
 {
 	memcpy(head, slice(value, 0, sizeof(CopHeader)), sizeof(CopHeader));
-	if (head->version != COP_VERSION || head->nitems >= COP_FIRST)
+	if (head->version != COP_VERSION || head->nitems > COP_ITEM_LIMIT)
 		CopurchaseRaise(CORE_CORRUPT);
 }
 

@@ -8,6 +8,9 @@
  */
 #include "copurchase.h"
 
+/* baskets are asked of the memory so many ahead */
+#define AHEAD 16
+
 /* An item as it is sorted: integers by value, texts by their bytes. */
 typedef struct SortItem
 {
@@ -26,10 +29,11 @@ typedef struct Rows
 	uint32	   *final;			/* by rank: its place among the items that stay */
 	int64	   *count;			/* by rank: baskets that hold it */
 	uint32	   *start;			/* by rank: where in position its baskets begin */
-	uint32	   *position;		/* of every item of every basket, in mark */
+	uint32	   *position;		/* of the basket of every item of every basket, in mark */
+	size_t		npositions;
 	int64	   *sum;			/* by rank: the counters */
-	uint64	   *used;			/* a bit an item whose counter was touched */
-	uint64	   *used_words;		/* and a bit a word of those */
+	uint64	   *bits;			/* a bit an item whose counter was touched */
+	uint64	   *bits_block;		/* and a bit a word of those */
 	size_t		nwords;
 	int64		charged;
 
@@ -137,77 +141,86 @@ number_final(Rows *r)
 	return CORE_OK;
 }
 
-/* Replace ids by ranks in all baskets, and list for every item where it stands in them. */
+/* Replace ids by ranks in all baskets. */
+static void
+rank_marks(CopBuilder *b, const uint32 *rank)
+{
+	for (size_t i = 0; i < b->nmarks;)
+	{
+		size_t		end = i + 1 + b->mark[i];
+
+		core_check_for_interrupts();
+		for (i++; i < end; i++)
+			b->mark[i] = rank[b->mark[i]];
+	}
+}
+
+/* List for every item the baskets that hold it. */
 static void
 index_marks(Rows *r)
 {
 	CopBuilder *b = r->b;
 	uint32	   *start = r->start;
 
-	for (size_t i = 0; i < b->nmarks; i++)
+	for (size_t i = 0; i < b->nmarks;)
 	{
-		uint32		mark = b->mark[i];
-		uint32		rank = r->rank[mark & ~COP_FIRST];
+		size_t		end = i + 1 + b->mark[i];
 
-		if (i % 65536 == 0)
-			core_check_for_interrupts();
-		b->mark[i] = rank | (mark & COP_FIRST);
-		start[rank + 2]++;
+		core_check_for_interrupts();
+		for (i++; i < end; i++)
+			start[b->mark[i] + 2]++;
 	}
 	for (size_t i = 2; i < b->nitems + 2; i++)
 		start[i] += start[i - 1];
-	for (size_t i = 0; i < b->nmarks; i++)
+	r->npositions = start[b->nitems + 1];
+	for (size_t i = 0; i < b->nmarks;)
 	{
-		if (i % 65536 == 0)
-			core_check_for_interrupts();
-		r->position[start[(b->mark[i] & ~COP_FIRST) + 1]++] = (uint32) i;
+		size_t		basket = i;
+		size_t		end = i + 1 + b->mark[i];
+
+		core_check_for_interrupts();
+		for (i++; i < end; i++)
+			r->position[start[b->mark[i] + 1]++] = (uint32) basket;
 	}
-}
-
-/* Undo the replacing: the builder may go on. */
-static void
-restore_marks(Rows *r)
-{
-	CopBuilder *b = r->b;
-
-	for (size_t i = 0; i < b->nmarks; i++)
-		b->mark[i] = r->id[b->mark[i] & ~COP_FIRST] | (b->mark[i] & COP_FIRST);
 }
 
 static inline void
 touch(Rows *r, uint32 rank)
 {
-	r->used[rank >> 6] |= UINT64_C(1) << (rank & 63);
-	r->used_words[rank >> 12] |= UINT64_C(1) << ((rank >> 6) & 63);
+	r->bits[rank >> 6] |= UINT64_C(1) << (rank & 63);
+	r->bits_block[rank >> 12] |= UINT64_C(1) << ((rank >> 6) & 63);
 }
 
-/* Count what else is in the baskets that hold an item. */
+/* Count what is in the baskets that hold an item. */
 static void
 count_baskets(Rows *r, uint32 rank)
 {
 	const uint32 *mark = r->b->mark;
-	const uint32 *end = mark + r->b->nmarks;
 	int64	   *sum = r->sum;
+	uint64	   *bits = r->bits;
+	uint64	   *bits_block = r->bits_block;
 
-	for (uint32 i = r->start[rank]; i < r->start[rank + 1]; i++)
+	for (size_t i = r->start[rank]; i < r->start[rank + 1]; i++)
 	{
-		const uint32 *here = mark + r->position[i];
+		const uint32 *at = mark + r->position[i];
+		const uint32 *end = at + *at;
 
 		if (i % 256 == 0)
 			core_check_for_interrupts();
-		for (const uint32 *at = here + 1; at < end && !(*at & COP_FIRST); at++)
+		/* the baskets of an item lie anywhere: ask for those to come, of the next items too */
+		if (i + AHEAD < r->npositions)
+			__builtin_prefetch(mark + r->position[i + AHEAD]);
+		while (at < end)
 		{
-			sum[*at]++;
-			touch(r, *at);
-		}
-		for (const uint32 *at = here; !(*at & COP_FIRST);)
-		{
-			uint32		other = *--at & ~COP_FIRST;
+			uint32		other = *++at;
 
 			sum[other]++;
-			touch(r, other);
+			bits[other >> 6] |= UINT64_C(1) << (other & 63);
+			bits_block[other >> 12] |= UINT64_C(1) << ((other >> 6) & 63);
 		}
 	}
+	/* the item itself was counted as well */
+	sum[rank] = 0;
 }
 
 /* Add the row that a stored form has of an item. */
@@ -269,35 +282,40 @@ cop_put_entry(uint8 *at, uint32 delta, int64 count)
 	return count > 1 ? n + core_put_varint(at + n, (uint64) count - 2) : n;
 }
 
-/* Write and clear the counters of the items of one word. */
+/* Write one neighbour, and clear its counter. */
+static CoreStatus
+write_neighbour(Rows *r, uint32 rank, uint32 other, uint32 *next, size_t *middle)
+{
+	int64		count = r->sum[other];
+
+	r->sum[other] = 0;
+	if (count == 0)
+		return CORE_OK;
+	if (count < 0 || count > r->count[rank] || count > r->count[other])
+		return CORE_INSUFFICIENT;
+	if (other > rank)
+	{
+		if (*middle == 0)
+		{
+			*middle = r->nout;
+			*next = r->final[rank] + 1;
+		}
+		r->head.pairs++;
+	}
+	r->nout += cop_put_entry(r->out + r->nout, r->final[other] - *next, count);
+	*next = r->final[other] + 1;
+	return CORE_OK;
+}
+
+/* Write and clear the counters of one word. */
 static CoreStatus
 write_word(Rows *r, uint32 rank, size_t word, uint32 *next, size_t *middle)
 {
 	CoreStatus	status = out_room(r, 64 * 2 * CORE_MAX_VARINT);
 
-	for (uint64 bits = r->used[word]; status == CORE_OK && bits != 0; bits &= bits - 1)
-	{
-		uint32		other = (uint32) (word << 6) + (uint32) __builtin_ctzll(bits);
-		int64		count = r->sum[other];
-
-		r->sum[other] = 0;
-		if (count == 0)
-			continue;
-		if (count < 0 || count > r->count[rank] || count > r->count[other])
-			return CORE_INSUFFICIENT;
-		if (other > rank)
-		{
-			if (*middle == 0)
-			{
-				*middle = r->nout;
-				*next = r->final[rank] + 1;
-			}
-			r->head.pairs++;
-		}
-		r->nout += cop_put_entry(r->out + r->nout, r->final[other] - *next, count);
-		*next = r->final[other] + 1;
-	}
-	r->used[word] = 0;
+	for (uint64 bits = r->bits[word]; status == CORE_OK && bits != 0; bits &= bits - 1)
+		status = write_neighbour(r, rank, (uint32) (word << 6) + (uint32) __builtin_ctzll(bits), next, middle);
+	r->bits[word] = 0;
 	return status;
 }
 
@@ -312,14 +330,14 @@ write_row(Rows *r, uint32 rank, size_t rows_at)
 
 	for (size_t top = 0; top < r->nwords; top++)
 	{
-		for (uint64 bits = r->used_words[top]; bits != 0; bits &= bits - 1)
+		for (uint64 bits = r->bits_block[top]; bits != 0; bits &= bits - 1)
 		{
 			CoreStatus	status = write_word(r, rank, (top << 6) + (size_t) __builtin_ctzll(bits), &next, &middle);
 
 			if (status != CORE_OK)
 				return status;
 		}
-		r->used_words[top] = 0;
+		r->bits_block[top] = 0;
 	}
 	if (r->nout - rows_at > UINT32_MAX)
 		return CORE_TOO_MANY;
@@ -388,15 +406,15 @@ allocate(Rows *r)
 	status = status == CORE_OK ? scratch(r, &r->start, n + 2, sizeof(uint32)) : status;
 	status = status == CORE_OK ? scratch(r, &r->position, r->b->nmarks, sizeof(uint32)) : status;
 	status = status == CORE_OK ? scratch(r, &r->sum, n, sizeof(int64)) : status;
-	status = status == CORE_OK ? scratch(r, &r->used, r->nwords * 64, sizeof(uint64)) : status;
-	return status == CORE_OK ? scratch(r, &r->used_words, r->nwords, sizeof(uint64)) : status;
+	status = status == CORE_OK ? scratch(r, &r->bits, r->nwords * 64, sizeof(uint64)) : status;
+	return status == CORE_OK ? scratch(r, &r->bits_block, r->nwords, sizeof(uint64)) : status;
 }
 
 /* Free all but the output and the ids by rank. */
 static void
 release(Rows *r)
 {
-	void	   *arrays[] = {r->rank, r->final, r->count, r->start, r->position, r->sum, r->used, r->used_words};
+	void	   *arrays[] = {r->rank, r->final, r->count, r->start, r->position, r->sum, r->bits, r->bits_block};
 
 	for (size_t i = 0; i < sizeof(arrays) / sizeof(arrays[0]); i++)
 		if (arrays[i] != NULL)
@@ -433,7 +451,7 @@ static CoreStatus
 make(CopBuilder *b, size_t prefix, uint8 **bytes, size_t *length, uint32 **id)
 {
 	Rows		r = {.b = b,.base = prefix};
-	bool		indexed = false;
+	bool		ranked = false;
 	CoreStatus	status = allocate(&r);
 
 	status = status == CORE_OK ? rank_items(&r) : status;
@@ -441,12 +459,14 @@ make(CopBuilder *b, size_t prefix, uint8 **bytes, size_t *length, uint32 **id)
 	status = status == CORE_OK ? write_directory(&r) : status;
 	if (status == CORE_OK)
 	{
+		rank_marks(b, r.rank);
+		ranked = true;
 		index_marks(&r);
-		indexed = true;
 		status = write_rows(&r);
 	}
-	if (indexed)
-		restore_marks(&r);
+	/* the builder may go on: ids again */
+	if (ranked)
+		rank_marks(b, r.id);
 	if (status == CORE_OK && id != NULL)
 		for (size_t i = 0; i < b->nitems; i++)
 			if (r.count[i] > 0)

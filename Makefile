@@ -25,7 +25,7 @@ SQL = $(sort $(wildcard sql/*.sql))
 REGRESS = $(shell cat test/schedule)
 REGRESS_OPTS = --inputdir=test --outputdir=. \
                --launcher="env PGTZ=UTC PGDATESTYLE=ISO,MDY PGOPTIONS="
-SHLIB_LINK = -lsodium
+SHLIB_LINK = -lsodium -lm
 override with_llvm = no
 EXTRA_CLEAN = loyalty--$(RELEASE).sql tmp_check regression.out regression.diffs results
 

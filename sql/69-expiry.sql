@@ -116,8 +116,10 @@ CREATE VIEW loyalty.partner_liability AS
                    JOIN loyalty.program p USING (program_id)
                    CROSS JOIN LATERAL loyalty.unnest(e.lots) u
                    LEFT JOIN loyalty.purchase b ON b.purchase_id = e.source_id
-                   LEFT JOIN LATERAL loyalty.breakdown_lines(e.breakdown) l ON true
-                   LEFT JOIN loyalty.product t ON t.program_id = coalesce(p.wallet_of, p.program_id) AND t.sku = b.lines[l.line].sku
+                   -- the lines are taken apart once an entry: a subscript would do it once a line
+                   LEFT JOIN LATERAL (SELECT d.points, n.sku FROM loyalty.breakdown_lines(e.breakdown) d
+                                      LEFT JOIN ROWS FROM (unnest(b.lines)) WITH ORDINALITY n (sku, quantity, unit_price, amount, discount, line) ON n.line = d.line) l ON true
+                   LEFT JOIN loyalty.product t ON t.program_id = coalesce(p.wallet_of, p.program_id) AND t.sku = l.sku
               WHERE u.points > 0 OR e.kind = 'correct'
               GROUP BY 1, 2, 3, 4 HAVING sum(coalesce(l.points, u.points)) > 0) x)
     SELECT a.program_id, g.partner, count(DISTINCT a.account_id) AS accounts, sum(s.points)::numeric AS points,

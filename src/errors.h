@@ -98,6 +98,9 @@
 #define ERRCODE_LY_NOT_PART_OF				LY('8', '0', '2')
 #define ERRCODE_LY_COPURCHASE_MEMORY		LY('8', '0', '3')
 #define ERRCODE_LY_INVALID_STATISTIC		LY('8', '0', '4')
+#define ERRCODE_LY_INVALID_SAMPLE			LY('8', '1', '1')
+
+/* LY812, a setting of analysis, is raised in SQL */
 
 /* LY9: the books themselves */
 #define ERRCODE_LY_APPEND_ONLY				LY('9', '0', '1')

@@ -1,7 +1,7 @@
 -- a role with grant_bi alone reads every view for BI, and nothing that tells who a member is
 SET client_min_messages = warning;
 CREATE EXTENSION loyalty;
-CREATE EXTENSION IF NOT EXISTS pgtap;
+CREATE EXTENSION pgtap;
 CREATE ROLE tap_reader;
 SELECT loyalty.grant_bi('tap_reader') \gset ignore_
 SELECT loyalty.create_program('Read', point_value => 0.01) \gset ignore_
@@ -57,3 +57,4 @@ SELECT * FROM finish();
 DROP EXTENSION loyalty CASCADE;
 DROP OWNED BY tap_reader;
 DROP ROLE tap_reader;
+DROP EXTENSION pgtap;

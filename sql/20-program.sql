@@ -149,6 +149,7 @@ CREATE TABLE loyalty.rule_version (
     retired_from    timestamptz,
     retired_at      timestamptz,
     reason          text,
+    caps            jsonb,
     UNIQUE (rule_id, version),
     CHECK (active_from < active_until),
     CHECK ((retired_from IS NULL) = (retired_at IS NULL))
@@ -158,6 +159,7 @@ COMMENT ON COLUMN loyalty.rule_version.points IS 'SQL expression: points (base, 
 COMMENT ON COLUMN loyalty.rule_version.condition IS 'SQL expression, boolean; the rule fires where it is true; NULL: always';
 COMMENT ON COLUMN loyalty.rule_version.exclusive_group IS 'Of the rules of one group that fire, only the best one counts';
 COMMENT ON COLUMN loyalty.rule_version.active_from IS 'Applies to events that occurred in [active_from, active_until)';
+COMMENT ON COLUMN loyalty.rule_version.caps IS 'Most whole points that a member is given by the rule per day, week, month, year or ever: {"day": 50, "month": 500}; NULL: no cap';
 COMMENT ON COLUMN loyalty.rule_version.retired_from IS 'Applies no more to events from this instant on, as recorded at retired_at';
 
 CREATE TABLE loyalty.exchange_rate (

@@ -259,7 +259,7 @@ CREATE TRIGGER keep_version BEFORE UPDATE OR DELETE ON loyalty.rule_version
 CREATE FUNCTION loyalty.add_rule(program_id integer, name text, event text, kind text, points text,
         condition text DEFAULT NULL, priority integer DEFAULT 100, exclusive_group text DEFAULT NULL,
         active_from timestamptz DEFAULT '-infinity', active_until timestamptz DEFAULT 'infinity',
-        description text DEFAULT NULL) RETURNS integer
+        description text DEFAULT NULL, caps jsonb DEFAULT NULL, budget numeric DEFAULT NULL) RETURNS integer
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_variable
@@ -268,12 +268,16 @@ DECLARE
     detail text;
 BEGIN
     PERFORM loyalty.require_program(program_id);
+    caps := loyalty.check_caps(name, caps, (SELECT p.points_scale FROM loyalty.program p WHERE p.program_id = program_id));
     PERFORM loyalty.check_rule(name, event, kind, points, condition);
     INSERT INTO loyalty.rule (program_id, name) VALUES (program_id, name) RETURNING rule_id INTO id;
     INSERT INTO loyalty.rule_version (rule_id, version, event, kind, points, condition, priority,
-            exclusive_group, active_from, active_until, description, created_at)
+            exclusive_group, active_from, active_until, description, created_at, caps)
         VALUES (id, 1, event, kind, points, condition, priority, exclusive_group, active_from,
-            active_until, description, now());
+            active_until, description, now(), caps);
+    IF budget IS NOT NULL THEN
+        PERFORM loyalty.set_budget(program_id, name, budget);
+    END IF;
     RETURN id;
 EXCEPTION WHEN check_violation OR not_null_violation OR unique_violation THEN
     GET STACKED DIAGNOSTICS detail = MESSAGE_TEXT;
@@ -282,7 +286,7 @@ EXCEPTION WHEN check_violation OR not_null_violation OR unique_violation THEN
               HINT = 'A name is unique in the programme (loyalty.replace_rule makes a new version), and active_from is before active_until.';
 END
 $$;
-COMMENT ON FUNCTION loyalty.add_rule IS 'Adds a rule: event purchase, line or activity; kind base, multiply or bonus; points and condition are SQL over the rows member, purchase, line, product, activity. Refused here where it is wrong';
+COMMENT ON FUNCTION loyalty.add_rule IS 'Adds a rule: event purchase, line or activity; kind base, multiply or bonus; points and condition are SQL over the rows member, purchase, line, product, activity; caps are the most points a member is given by it per day, week, month, year or ever, and budget the most that all are. Refused here where it is wrong';
 REVOKE ALL ON FUNCTION loyalty.add_rule FROM PUBLIC;
 
 CREATE FUNCTION loyalty.retire_rule(program_id integer, name text, from_at timestamptz DEFAULT now(), reason text DEFAULT NULL) RETURNS void
@@ -309,7 +313,7 @@ CREATE FUNCTION loyalty.replace_rule(program_id integer, name text, points text 
         condition text DEFAULT NULL, event text DEFAULT NULL, kind text DEFAULT NULL,
         priority integer DEFAULT NULL, exclusive_group text DEFAULT NULL,
         from_at timestamptz DEFAULT now(), active_until timestamptz DEFAULT NULL,
-        description text DEFAULT NULL) RETURNS integer
+        description text DEFAULT NULL, caps jsonb DEFAULT NULL) RETURNS integer
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_variable
@@ -337,23 +341,25 @@ BEGIN
     END IF;
     PERFORM loyalty.check_rule(name, coalesce(event, old.event), coalesce(kind, old.kind),
                                coalesce(points, old.points), coalesce(condition, old.condition));
+    caps := loyalty.check_caps(name, coalesce(caps, old.caps), (SELECT p.points_scale FROM loyalty.program p WHERE p.program_id = program_id));
     UPDATE loyalty.rule_version v SET retired_from = from_at, retired_at = now()
         WHERE v.rule_version_id = old.rule_version_id AND v.retired_at IS NULL;
     INSERT INTO loyalty.rule_version (rule_id, version, event, kind, points, condition, priority,
-            exclusive_group, active_from, active_until, description, created_at)
+            exclusive_group, active_from, active_until, description, created_at, caps)
         VALUES (old.rule_id, old.version + 1, coalesce(event, old.event), coalesce(kind, old.kind),
             coalesce(points, old.points), coalesce(condition, old.condition),
             coalesce(priority, old.priority), coalesce(exclusive_group, old.exclusive_group), from_at,
-            new_until, coalesce(description, old.description), now());
+            new_until, coalesce(description, old.description), now(), caps);
     RETURN old.version + 1;
 END
 $$;
-COMMENT ON FUNCTION loyalty.replace_rule IS 'Makes a new version of a rule for events from an instant on; NULL keeps what the last version says';
+COMMENT ON FUNCTION loyalty.replace_rule IS 'Makes a new version of a rule for events from an instant on; NULL keeps what the last version says, caps => ''{}'' takes the caps away; the budget is the rule''s and stays (set_budget)';
 REVOKE ALL ON FUNCTION loyalty.replace_rule FROM PUBLIC;
 
 CREATE VIEW loyalty.rule_current AS
     SELECT r.program_id, r.name, v.version, v.event, v.kind, v.points, v.condition, v.priority,
-           v.exclusive_group, v.active_from, least(v.active_until, v.retired_from) AS active_until, v.description, v.rule_version_id
+           v.exclusive_group, v.active_from, least(v.active_until, v.retired_from) AS active_until, v.description, v.rule_version_id,
+           v.caps, (SELECT b.budget FROM loyalty.rule_budget b WHERE b.rule_id = r.rule_id) AS budget
     FROM loyalty.rule r JOIN loyalty.rule_version v USING (rule_id)
     WHERE v.retired_at IS NULL OR v.retired_from > now();
 COMMENT ON VIEW loyalty.rule_current IS 'Rule versions that still fire or will; active_until takes a retirement to come into account';
@@ -452,6 +458,7 @@ BEGIN
         || CASE WHEN v.active_from > '-infinity' THEN ' from ' || to_char(v.active_from AT TIME ZONE p.time_zone, 'YYYY-MM-DD HH24:MI') ELSE '' END
         || CASE WHEN v.active_until < 'infinity' THEN ' until ' || to_char(v.active_until AT TIME ZONE p.time_zone, 'YYYY-MM-DD HH24:MI') ELSE '' END
         || CASE WHEN v.exclusive_group IS NOT NULL THEN format('; only the best of group %s counts', v.exclusive_group) ELSE '' END
+        || loyalty.cap_words(v.caps, v.budget, p.points_name)
         || '.';
 END
 $$;
@@ -464,6 +471,8 @@ CREATE FUNCTION loyalty.lint_rules(program_id integer)
 AS $$
     WITH r AS (SELECT c.*, loyalty.rule_constant(c.condition, c.event) AS constant
                FROM loyalty.rule_current c WHERE c.program_id = lint_rules.program_id),
+    caps AS (SELECT r.name, r.budget, c.key AS period, (c.value ->> 0)::numeric AS cap, array_position('{day,week,month,year,ever}', c.key) AS n
+             FROM r CROSS JOIN LATERAL jsonb_each(r.caps) c),
     named AS (SELECT r.name, m[1] AS column_name, m[2] AS value
               FROM r, regexp_matches(r.condition, '(?:product|line|member)\.(category|brand|sku|tier)\s*=\s*''([^'']*)''', 'g') m)
     SELECT r.name, 'error', 'It can never fire: its activation ended on ' || r.active_until || '.', 'Retire it, or replace it with a later end.'
@@ -505,6 +514,18 @@ AS $$
             WHEN 'category' THEN NOT EXISTS (SELECT FROM loyalty.product q WHERE q.program_id = lint_rules.program_id AND q.category = n.value)
             WHEN 'brand' THEN NOT EXISTS (SELECT FROM loyalty.product q WHERE q.program_id = lint_rules.program_id AND q.brand = n.value)
             ELSE NOT EXISTS (SELECT FROM loyalty.product q WHERE q.program_id = lint_rules.program_id AND q.sku = n.value) END
+    UNION ALL
+    SELECT c.name, 'warning', format('It gives nothing: its cap per %s is 0.', c.period), 'Raise the cap, or retire the rule.'
+        FROM caps c WHERE c.cap = 0
+    UNION ALL
+    SELECT c.name, 'warning', format('Its cap per %s, %s, is above its budget, %s.', c.period, c.cap, c.budget), 'One member may use up the budget.'
+        FROM caps c WHERE c.cap > c.budget
+    UNION ALL
+    SELECT a.name, 'notice', format('Its cap per %s, %s, is never reached: the one per %s is %s.', a.period, a.cap, b.period, b.cap), 'Leave it out, or lower it.'
+        FROM caps a JOIN caps b ON b.name = a.name AND b.n > a.n AND b.cap <= a.cap
+    UNION ALL
+    SELECT r.name, 'warning', 'It gives nothing: its budget is 0.', 'loyalty.set_budget raises it.'
+        FROM r WHERE r.budget = 0
     UNION ALL
     SELECT r.name, 'notice', 'It is hard to explain: its condition has ' || length(r.condition) || ' characters.', 'Split it, or describe it in its description.'
         FROM r WHERE length(r.condition) > 300

@@ -255,14 +255,32 @@ $$;
 COMMENT ON FUNCTION loyalty.no_award(bigint) IS 'Why a purchase or activity gives nothing, or nothing yet, whatever the rules say; NULL where it may';
 REVOKE ALL ON FUNCTION loyalty.no_award(bigint) FROM PUBLIC;
 
+CREATE FUNCTION loyalty.given_by_rules(source_id bigint) RETURNS TABLE (rule text, version integer, given bigint, capped boolean)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT r.name, v.version, coalesce(g.points, 0), u.allowed IS NOT NULL AND u.granted <= u.allowed
+    FROM (SELECT DISTINCT m.program_id FROM loyalty.cap_use q JOIN loyalty.member m USING (member_id) WHERE q.source_id = given_by_rules.source_id) p
+        JOIN loyalty.rule r USING (program_id) JOIN loyalty.rule_version v USING (rule_id)
+        LEFT JOIN loyalty.cap_use u ON u.source_id = given_by_rules.source_id AND u.rule_version_id = v.rule_version_id
+        LEFT JOIN (SELECT b.rule_version_id, sum(b.points)::bigint AS points
+                   FROM loyalty.entry e CROSS JOIN LATERAL loyalty.breakdown_rules(e.breakdown) b WHERE e.source_id = given_by_rules.source_id GROUP BY 1) g
+            ON g.rule_version_id = v.rule_version_id
+    WHERE u.source_id IS NOT NULL OR g.rule_version_id IS NOT NULL
+$$;
+COMMENT ON FUNCTION loyalty.given_by_rules(bigint) IS 'What each rule version gave for a transaction of which capped rules gave some, and which of them were cut';
+REVOKE ALL ON FUNCTION loyalty.given_by_rules(bigint) FROM PUBLIC;
+
 CREATE FUNCTION loyalty.explain(purchase_id bigint)
     RETURNS TABLE (rule text, version integer, event text, kind text, fired boolean, points bigint, exact numeric, why text)
     LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
     WITH w AS MATERIALIZED (SELECT n.why FROM loyalty.no_award(purchase_id) AS n (why))
-    SELECT e.rule, e.version, e.event, e.kind, e.fired AND w.why IS NULL, CASE WHEN w.why IS NULL THEN e.points END, CASE WHEN w.why IS NULL THEN e.exact END,
-           CASE WHEN e.fired AND w.why IS NOT NULL THEN w.why ELSE e.why END
-    FROM loyalty.explain_source(purchase_id) e, w
+    (SELECT e.rule, e.version, e.event, e.kind, e.fired AND w.why IS NULL, CASE WHEN w.why IS NULL THEN coalesce(c.given, e.points) END, CASE WHEN w.why IS NULL THEN e.exact END,
+           CASE WHEN e.fired AND w.why IS NOT NULL THEN w.why
+                WHEN c.capped THEN format('capped: wanted %s, given %s. %s', trim_scale(e.exact), c.given, e.why) ELSE e.why END
+    FROM w CROSS JOIN loyalty.explain_source(purchase_id) WITH ORDINALITY AS e (rule, version, event, kind, fired, points, exact, why, n)
+        LEFT JOIN loyalty.given_by_rules(purchase_id) c ON c.rule = e.rule AND c.version = e.version
+    ORDER BY e.n)
     UNION ALL
     SELECT NULL, NULL, NULL, 'review', false, NULL, NULL, w.why FROM w WHERE w.why IS NOT NULL
 $$;

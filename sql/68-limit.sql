@@ -277,7 +277,7 @@ COMMENT ON FUNCTION loyalty.limit_subjects(bigint) IS 'The limits whose subject 
 REVOKE ALL ON FUNCTION loyalty.limit_subjects(bigint) FROM PUBLIC;
 
 CREATE FUNCTION loyalty.limit_status(member_id bigint)
-    RETURNS TABLE (name text, event text, measure text, maximum numeric, per interval, used numeric, "left" numeric, verdict text, blocked boolean)
+    RETURNS TABLE (name text, event text, measure text, maximum numeric, per interval, used numeric, "left" numeric, verdict text, blocked boolean, renews_on date)
     LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_variable
@@ -285,7 +285,7 @@ BEGIN
     PERFORM loyalty.require_member(member_id);
     RETURN QUERY
         SELECT l.name, l.event, l.measure, l.maximum, l.per, u.used,
-               CASE WHEN b.blocked THEN 0 ELSE greatest(l.maximum - u.used, 0) END, l.verdict, b.blocked
+               CASE WHEN b.blocked THEN 0 ELSE greatest(l.maximum - u.used, 0) END, l.verdict, b.blocked, NULL::date
         FROM loyalty.limit_subjects(member_id) k
             JOIN loyalty.velocity_limit l USING (limit_id)
             JOIN loyalty.program p USING (program_id)
@@ -293,10 +293,13 @@ BEGIN
             CROSS JOIN LATERAL (SELECT trim_scale(coalesce(loyalty.ring_used(s.ring, k.bucket), 0) / loyalty.limit_unit(l.measure, p.points_scale)) AS used) u
             CROSS JOIN LATERAL (SELECT EXISTS (SELECT FROM loyalty.blocked_subject q WHERE q.program_id = l.program_id AND q.kind = l.subject_kind
                                                AND q.subject = k.subject AND q.until > now()) AS blocked) b
-        ORDER BY l.name;
+        UNION ALL
+        SELECT c.name, c.event, 'points', c.maximum, ('1 ' || nullif(c.period, 'ever'))::interval, c.used, greatest(c.maximum - c.used, 0), 'clip', false, c.renews_on
+        FROM loyalty.cap_status(member_id) c
+        ORDER BY 1, 10, 5;
 END
 $$;
-COMMENT ON FUNCTION loyalty.limit_status(bigint) IS 'What a member has used of each limit on itself, and what is left now';
+COMMENT ON FUNCTION loyalty.limit_status(bigint) IS 'What a member has used of each limit on itself and of the caps of rules, what is left now, and the day on which a cap begins anew; a window slides, and has none';
 REVOKE ALL ON FUNCTION loyalty.limit_status(bigint) FROM PUBLIC;
 
 /* ------------------------------------------------------------------------

@@ -98,6 +98,8 @@ CREATE TRIGGER write_audit AFTER INSERT OR UPDATE OR DELETE ON loyalty.rule
     FOR EACH ROW EXECUTE FUNCTION loyalty.write_audit('rule_id');
 CREATE TRIGGER write_audit AFTER INSERT OR UPDATE OR DELETE ON loyalty.rule_version
     FOR EACH ROW EXECUTE FUNCTION loyalty.write_audit('rule_version_id');
+CREATE TRIGGER write_audit AFTER INSERT OR UPDATE OR DELETE ON loyalty.rule_budget
+    FOR EACH ROW EXECUTE FUNCTION loyalty.write_audit('rule_id');
 CREATE TRIGGER write_audit AFTER INSERT OR UPDATE OR DELETE ON loyalty.exchange_rate
     FOR EACH ROW EXECUTE FUNCTION loyalty.write_audit('from_currency,to_currency,day');
 CREATE TRIGGER write_audit AFTER INSERT OR UPDATE OR DELETE ON loyalty.attachment

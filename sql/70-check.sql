@@ -274,11 +274,13 @@ AS $$
     UNION ALL
     SELECT * FROM loyalty.check_limits()
     UNION ALL
+    SELECT * FROM loyalty.check_caps()
+    UNION ALL
     SELECT 'the engine''s triggers stand and are enabled', NULL, w.relation || '.' || w.trigger
         FROM (VALUES ('purchase', 'award_insert'), ('purchase', 'award_update'), ('purchase', 'refuse_change'), ('purchase', 'refuse_key_change'), ('purchase', 'keep_returned'), ('purchase', 'check_paid'), ('purchase', 'check_paid_change'),
                      ('activity', 'award_insert'), ('activity', 'award_update'), ('activity', 'refuse_change'), ('activity', 'refuse_key_change'),
                      ('purchase_return', 'take_returns'), ('purchase_return', 'refuse_change'), ('returned', 'refuse_change'),
-                     ('entry', 'refuse_change'), ('tier_change', 'refuse_change'), ('account', 'refuse_change'), ('household_member', 'refuse_change'), ('held_award', 'refuse_change'), ('activity_admission', 'refuse_change'), ('activity_policy', 'configuration_changed'), ('cashier', 'configuration_changed'),
+                     ('entry', 'refuse_change'), ('tier_change', 'refuse_change'), ('account', 'refuse_change'), ('household_member', 'refuse_change'), ('held_award', 'refuse_change'), ('activity_admission', 'refuse_change'), ('activity_policy', 'configuration_changed'), ('cashier', 'configuration_changed'), ('rule_budget', 'configuration_changed'), ('rule_budget', 'refuse_change'), ('rule_budget', 'write_audit'),
                      ('member', 'open_accounts'), ('member', 'follow_member'), ('member', 'keep_member'), ('member', 'keep_member_key'), ('rule_version', 'keep_version'),
                      ('voucher', 'keep_voucher'), ('voucher', 'refuse_change'), ('voucher_key', 'refuse_change'), ('checkpoint', 'refuse_change'), ('checkpoint_leaf', 'refuse_change'), ('checkpoint_node', 'refuse_change'),
                      ('reward', 'keep_reward'), ('reward', 'refuse_change'), ('claim', 'keep_claim'), ('claim', 'refuse_change'),

@@ -253,8 +253,8 @@ pass_limits(Ledger *ledger, const Account *account, const Event *event, Award *a
 	return false;
 }
 
-/* Post what a decided event gives. */
-static void
+/* Post what a decided event gives; false where that is nothing. */
+static bool
 post_award(Ledger *ledger, const Program *program, Account *account, const Event *event,
 		   int64 wanted, AwardOutcome *outcome)
 {
@@ -266,7 +266,7 @@ post_award(Ledger *ledger, const Program *program, Account *account, const Event
 
 	outcome->lot = AwardLot(program, day, outcome->award.points);
 	if ((event->kind == ON_ACTIVITY || program->wallet_of != 0) && outcome->award.points == 0)
-		return;
+		return false;
 	LifetimeClose(ledger, program, account, day, event->occurred_at);
 	lotset_init(&lots);
 	if (outcome->award.points > 0)
@@ -278,6 +278,7 @@ post_award(Ledger *ledger, const Program *program, Account *account, const Event
 	posting.detail = award_detail(account, event, outcome->award.points, wanted);
 	LedgerPost(ledger, account, &posting);
 	AwardPromote(ledger, program, account, event->source_id);
+	return true;
 }
 
 /* Tell an error of a rule from one of the server or of a transaction that is to be tried again. */
@@ -332,6 +333,7 @@ decide_or_hold(Ledger *ledger, Program *program, const Account *account, Event *
 			ReThrowError(error);
 		LedgerHoldFailed(ledger, event->source_id, account->account_id, error->message,
 						 error->context);
+		CapsForget(event, program);
 		FreeErrorData(error);
 		return false;
 	}
@@ -346,8 +348,11 @@ AwardPost(Ledger *ledger, Program *program, Account *account, const Account *his
 {
 	MemberFacts facts;
 	int64		wanted;
+	bool		posted = false;
 
 	memset(outcome, 0, sizeof(AwardOutcome));
+	if (program->has_caps && event->caps == NULL)
+		elog(ERROR, "nobody counts for the caps of programme %d", program->program_id);
 	HoldsSettle(ledger, program, account);
 	AwardPrepare(program, event);
 	AwardMemberFacts(ledger, program, account, history, event, &facts);
@@ -372,6 +377,7 @@ AwardPost(Ledger *ledger, Program *program, Account *account, const Account *his
 	if (outcome->held)
 		memset(&outcome->award, 0, sizeof(Award));
 	else
-		post_award(ledger, program, account, event, wanted, outcome);
+		posted = post_award(ledger, program, account, event, wanted, outcome);
+	CapsSettle(event, program, &outcome->award.breakdown, posted);
 	outcome->tier_after = ProgramTierIndex(program, account->tier_id);
 }

@@ -73,6 +73,7 @@ typedef struct Batch
 	int			nevents;
 	Referred	referred;		/* of the whole statement */
 	LimitBook  *book;			/* of the chunk; NULL: there are no limits */
+	CapBook    *caps;			/* likewise of caps */
 } Batch;
 
 /* ------------------------------------------------------------------------
@@ -115,7 +116,7 @@ compare_events(const void *a, const void *b)
 	return (left->source_id > right->source_id) - (left->source_id < right->source_id);
 }
 
-/* By time, account and id: the order in which limits are asked. */
+/* By time, account and id: the order in which limits and budgets are asked. */
 static int
 compare_times(const void *a, const void *b)
 {
@@ -298,6 +299,15 @@ add_referrers(Batch *batch, int64 *ids, int *n)
 						 batch->nevents, !batch->correcting, ids, n);
 }
 
+/* Let the caps of rules be counted for the events of a chunk, where there are any. */
+static void
+open_caps(Batch *batch)
+{
+	batch->caps = CapsExist() ? CapsOpen(CAPS_AWARD) : NULL;
+	for (int i = 0; batch->caps != NULL && i < batch->nevents; i++)
+		CapsAttach(batch->caps, batch->event[i]);
+}
+
 /* Award the events of a chunk. */
 static void
 award_chunk(Batch *batch, Ledger *ledger)
@@ -311,6 +321,9 @@ award_chunk(Batch *batch, Ledger *ledger)
 	admit_chunk(batch, ledger);
 	if (LimitsExist())
 		limit_awards(batch, ledger);
+	open_caps(batch);
+	if (batch->caps != NULL && BudgetsExist())
+		qsort(batch->event, batch->nevents, sizeof(Event *), compare_times);
 	for (int i = 0; i < batch->nevents; i++)
 	{
 		Event	   *event = batch->event[i];
@@ -524,6 +537,9 @@ correct_chunk(Batch *batch, Ledger *ledger)
 	admit_chunk(batch, ledger);
 	if (LimitsExist())
 		limit_corrections(batch, ledger, sources, posted, nposted);
+	open_caps(batch);
+	if (batch->caps != NULL)
+		CapsReadOld(batch->caps, sources, batch->nevents);
 	for (int i = 0; i < batch->nevents; i++)
 	{
 		int			first = 0;
@@ -579,6 +595,9 @@ process_chunk(Batch *batch)
 	if (batch->book != NULL)
 		LimitsFlush(batch->book);
 	batch->book = NULL;
+	if (batch->caps != NULL)
+		CapsFlush(batch->caps);
+	batch->caps = NULL;
 	stamp_chunk(batch);
 	track_chunk(batch);
 	if (batch->admits && batch->event[0]->kind == ON_ACTIVITY)
@@ -958,7 +977,7 @@ sort_by_home(Batch *batch, Tuplesortstate *rows, TupleTableSlot *slot, TupleTabl
 	EventColumn(batch->layout, "id")};
 	Tuplesortstate *sort;
 
-	if (LimitsExist())
+	if (LimitsExist() || BudgetsExist())
 	{
 		columns[0] = EventColumn(batch->layout, "occurred_at");
 		columns[1] = natts + 1;
@@ -1047,7 +1066,7 @@ process_rows(Batch *batch, Tuplestorestate *rows, TupleDesc desc)
 		process_chunk(batch);
 	else
 	{
-		bool		shared = LedgerHasHouseholds() || LimitsExist() || ReferralsExist();
+		bool		shared = LedgerHasHouseholds() || LimitsExist() || BudgetsExist() || ReferralsExist();
 		Tuplesortstate *sort = sort_rows(batch, rows, slot,
 										 shared ? TUPLESORT_RANDOMACCESS : TUPLESORT_NONE);
 

@@ -6,6 +6,7 @@
 #ifndef LOYALTY_AWARD_H
 #define LOYALTY_AWARD_H
 
+#include "cap.h"
 #include "earn.h"
 #include "event.h"
 #include "ledger.h"

@@ -12,26 +12,12 @@
 #include "executor/spi.h"
 #include "funcapi.h"
 #include "miscadmin.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/guc.h"
-#include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 
+#include "columns.h"
 #include "compat.h"
 #include "errors.h"
-
-typedef enum BudgetPlan
-{
-	BUDGET_INSERT,
-	BUDGET_LOCK,
-	BUDGET_READ,
-	BUDGET_UPDATE,
-	BUDGET_OLD,
-	BUDGET_USE,
-	BUDGET_DECISION,
-	BUDGET_PLANS
-} BudgetPlan;
 
 #define STATE_OF_KEYS(join, locking) \
 	"SELECT u.n, s.ring, u.kind IS NOT NULL AND EXISTS (SELECT FROM loyalty.blocked_subject b" \
@@ -42,122 +28,26 @@ typedef enum BudgetPlan
 	"  WHERE q.limit_id = u.limit_id AND q.subject = u.subject" locking ") s ON true"
 
 /* As in the ledger: a row at a time, in the order of the arrays. */
-static const char *const plan_sql[BUDGET_PLANS] = {
-	[BUDGET_INSERT] = "INSERT INTO loyalty.limit_state (limit_id, subject)"
+static KeptPlan insert_states = {"INSERT INTO loyalty.limit_state (limit_id, subject)"
 	" SELECT u.limit_id, u.subject FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) u (limit_id, subject)"
-	" ON CONFLICT (limit_id, subject) DO NOTHING",
-	[BUDGET_LOCK] = STATE_OF_KEYS("", " FOR NO KEY UPDATE"),
-	[BUDGET_READ] = STATE_OF_KEYS("LEFT", ""),
-	[BUDGET_UPDATE] = "UPDATE loyalty.limit_state s SET ring = u.ring"
+	" ON CONFLICT (limit_id, subject) DO NOTHING"};
+static KeptPlan lock_states = {STATE_OF_KEYS("", " FOR NO KEY UPDATE")};
+static KeptPlan read_states_plan = {STATE_OF_KEYS("LEFT", "")};
+static KeptPlan update_states = {"UPDATE loyalty.limit_state s SET ring = u.ring"
 	" FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3)) u (limit_id, subject, ring)"
-	" WHERE s.limit_id = u.limit_id AND s.subject = u.subject",
-	[BUDGET_OLD] = "SELECT source_id, limit_id, subject, bucket, granted, active"
-	" FROM loyalty.limit_use WHERE source_id = ANY ($1) ORDER BY source_id, limit_id",
-	[BUDGET_USE] = "INSERT INTO loyalty.limit_use AS w (source_id, limit_id, subject, bucket, granted, active)"
+	" WHERE s.limit_id = u.limit_id AND s.subject = u.subject"};
+static KeptPlan select_uses = {"SELECT source_id, limit_id, subject, bucket, granted, active"
+	" FROM loyalty.limit_use WHERE source_id = ANY ($1) ORDER BY source_id, limit_id"};
+static KeptPlan upsert_uses = {"INSERT INTO loyalty.limit_use AS w (source_id, limit_id, subject, bucket, granted, active)"
 	" SELECT * FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3),"
 	" pg_catalog.unnest($4), pg_catalog.unnest($5), pg_catalog.unnest($6)) u"
 	" ON CONFLICT (source_id, limit_id) DO UPDATE SET subject = excluded.subject,"
-	" bucket = excluded.bucket, granted = excluded.granted, active = excluded.active",
-	[BUDGET_DECISION] = "INSERT INTO loyalty.limit_decision (source_id, limit_id, subject, verdict,"
+	" bucket = excluded.bucket, granted = excluded.granted, active = excluded.active"};
+static KeptPlan insert_decisions = {"INSERT INTO loyalty.limit_decision (source_id, limit_id, subject, verdict,"
 	" reason, wanted, used, granted, points_wanted, points)"
 	" SELECT * FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3),"
 	" pg_catalog.unnest($4), pg_catalog.unnest($5), pg_catalog.unnest($6), pg_catalog.unnest($7),"
-	" pg_catalog.unnest($8), pg_catalog.unnest($9), pg_catalog.unnest($10)) u",
-};
-
-static SPIPlanPtr plans[BUDGET_PLANS];
-
-/* ------------------------------------------------------------------------
- * Arrays as arguments
- * ------------------------------------------------------------------------ */
-
-#define MAX_COLUMNS 10
-
-/* The rows of one statement, a column an array */
-typedef struct Columns
-{
-	int			n;
-	int			ncolumns;
-	Oid			type[MAX_COLUMNS];
-	Datum	   *value[MAX_COLUMNS];
-	bool	   *isnull[MAX_COLUMNS];
-} Columns;
-
-/* Make room for n rows of some types. */
-static void
-columns_init(Columns *columns, int n, int ncolumns, const Oid *types)
-{
-	columns->n = 0;
-	columns->ncolumns = ncolumns;
-	for (int i = 0; i < ncolumns; i++)
-	{
-		columns->type[i] = types[i];
-		columns->value[i] = palloc0(sizeof(Datum) * Max(n, 1));
-		columns->isnull[i] = palloc0(sizeof(bool) * Max(n, 1));
-	}
-}
-
-/* Put a value into the row that is being made. */
-static void
-put(Columns *columns, int column, Datum value)
-{
-	columns->value[column][columns->n] = value;
-}
-
-/* The array of a column. */
-static Datum
-column_array(const Columns *columns, int column)
-{
-	int			lower = 1;
-	int16		length;
-	bool		byval;
-	char		align;
-
-	get_typlenbyvalalign(columns->type[column], &length, &byval, &align);
-	return PointerGetDatum(construct_md_array(columns->value[column], columns->isnull[column], 1,
-											  (int *) &columns->n, &lower, columns->type[column],
-											  length, byval, align));
-}
-
-/* Let plans be made by key, whatever the size that a table had when they were made; returns the nest level to leave. */
-static int
-plan_by_key(void)
-{
-	static const char *const off[] = {"enable_seqscan", "enable_hashjoin", "enable_mergejoin"};
-	int			nest = NewGUCNestLevel();
-
-	for (size_t i = 0; i < lengthof(off); i++)
-		(void) set_config_option(off[i], "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-	return nest;
-}
-
-/* Run a kept plan on rows. */
-static void
-run(BudgetPlan name, const Columns *columns, int expected)
-{
-	Datum		values[MAX_COLUMNS];
-	Oid			types[MAX_COLUMNS];
-	int			nest = plans[name] == NULL || columns->n > 8 ? plan_by_key() : 0;
-	int			result;
-
-	for (int i = 0; i < columns->ncolumns; i++)
-		values[i] = column_array(columns, i);
-	if (plans[name] == NULL)
-	{
-		for (int i = 0; i < columns->ncolumns; i++)
-			types[i] = get_array_type(columns->type[i]);
-		plans[name] = SPI_prepare_cursor(plan_sql[name], columns->ncolumns, types,
-										 CURSOR_OPT_GENERIC_PLAN);
-		if (plans[name] == NULL)
-			elog(ERROR, "could not prepare: %s", plan_sql[name]);
-		SPI_keepplan(plans[name]);
-	}
-	result = SPI_execute_plan(plans[name], values, NULL, false, 0);
-	if (nest != 0)
-		AtEOXact_GUC(false, nest);
-	if (result != expected)
-		elog(ERROR, "budget plan %d failed: %s", name, SPI_result_code_string(result));
-}
+	" pg_catalog.unnest($8), pg_catalog.unnest($9), pg_catalog.unnest($10)) u"};
 
 /* ------------------------------------------------------------------------
  * The gate
@@ -298,17 +188,17 @@ key_columns(const LimitBook *book, int ncolumns, Columns *columns)
 {
 	static const Oid types[4] = {INT4OID, TEXTOID, INT4OID, TEXTOID};
 
-	columns_init(columns, book->nstates, ncolumns, types);
+	ColumnsInit(columns, book->nstates, ncolumns, types);
 	for (int i = 0; i < book->nstates; i++)
 	{
 		const SubjectState *state = &book->state[i];
 
-		put(columns, 0, Int32GetDatum(state->limit_id));
-		put(columns, 1, PointerGetDatum(state->subject));
+		ColumnsPut(columns, 0, Int32GetDatum(state->limit_id));
+		ColumnsPut(columns, 1, PointerGetDatum(state->subject));
 		if (ncolumns == 4)
 		{
-			put(columns, 2, Int32GetDatum(state->program_id));
-			put(columns, 3, state->subject_kind);
+			ColumnsPut(columns, 2, Int32GetDatum(state->program_id));
+			ColumnsPut(columns, 3, state->subject_kind);
 			columns->isnull[3][columns->n] = state->subject_kind == 0;
 		}
 		columns->n++;
@@ -377,9 +267,9 @@ LimitsLockKeys(LimitBook *book)
 	if (book->nstates == 0)
 		return;
 	key_columns(book, 2, &columns);
-	run(BUDGET_INSERT, &columns, SPI_OK_INSERT);
+	ColumnsRun(&insert_states, &columns, SPI_OK_INSERT);
 	key_columns(book, 4, &columns);
-	run(BUDGET_LOCK, &columns, SPI_OK_SELECT);
+	ColumnsRun(&lock_states, &columns, SPI_OK_SELECT);
 	/* a row that is there but not visible to an old snapshot */
 	if (SPI_processed != (uint64) book->nstates)
 		ereport(ERROR,
@@ -408,7 +298,7 @@ LimitsRead(LimitBook *book)
 	for (int i = 0; i < book->nstates; i++)
 		ring_init(&book->state[i].ring, Max(book->state[i].buckets, 1));
 	key_columns(book, 4, &columns);
-	run(BUDGET_READ, &columns, SPI_OK_SELECT);
+	ColumnsRun(&read_states_plan, &columns, SPI_OK_SELECT);
 	read_states(book);
 	join_states(book);
 }
@@ -475,13 +365,13 @@ LimitsReadOld(LimitBook *book, const int64 *sources, int n)
 	uint64		count;
 	ListCell   *cell;
 
-	columns_init(&columns, n, 1, &type);
+	ColumnsInit(&columns, n, 1, &type);
 	for (int i = 0; i < n; i++)
 	{
-		put(&columns, 0, Int64GetDatum(sources[i]));
+		ColumnsPut(&columns, 0, Int64GetDatum(sources[i]));
 		columns.n++;
 	}
-	run(BUDGET_OLD, &columns, SPI_OK_SELECT);
+	ColumnsRun(&select_uses, &columns, SPI_OK_SELECT);
 	table = SPI_tuptable;
 	count = SPI_processed;
 	foreach(cell, book->events)
@@ -510,21 +400,21 @@ write_states(LimitBook *book)
 	static const Oid types[3] = {INT4OID, TEXTOID, BYTEAOID};
 	Columns		columns;
 
-	columns_init(&columns, book->nstates, 3, types);
+	ColumnsInit(&columns, book->nstates, 3, types);
 	for (int i = 0; i < book->nstates; i++)
 	{
 		const SubjectState *state = &book->state[i];
 
 		if (!state->changed)
 			continue;
-		put(&columns, 0, Int32GetDatum(state->limit_id));
-		put(&columns, 1, PointerGetDatum(state->subject));
-		put(&columns, 2, ring_datum(&state->ring));
+		ColumnsPut(&columns, 0, Int32GetDatum(state->limit_id));
+		ColumnsPut(&columns, 1, PointerGetDatum(state->subject));
+		ColumnsPut(&columns, 2, ring_datum(&state->ring));
 		columns.n++;
 	}
 	if (columns.n == 0)
 		return;
-	run(BUDGET_UPDATE, &columns, SPI_OK_UPDATE);
+	ColumnsRun(&update_states, &columns, SPI_OK_UPDATE);
 	if (SPI_processed != (uint64) columns.n)
 		elog(ERROR, "wrote " UINT64_FORMAT " rings of %d", SPI_processed, columns.n);
 }
@@ -533,12 +423,12 @@ write_states(LimitBook *book)
 static void
 put_use(Columns *columns, int64 source_id, const LimitUse *use, bool active)
 {
-	put(columns, 0, Int64GetDatum(source_id));
-	put(columns, 1, Int32GetDatum(use->limit_id));
-	put(columns, 2, PointerGetDatum(use->subject));
-	put(columns, 3, Int64GetDatum(use->bucket));
-	put(columns, 4, Int64GetDatum(use->granted));
-	put(columns, 5, BoolGetDatum(active));
+	ColumnsPut(columns, 0, Int64GetDatum(source_id));
+	ColumnsPut(columns, 1, Int32GetDatum(use->limit_id));
+	ColumnsPut(columns, 2, PointerGetDatum(use->subject));
+	ColumnsPut(columns, 3, Int64GetDatum(use->bucket));
+	ColumnsPut(columns, 4, Int64GetDatum(use->granted));
+	ColumnsPut(columns, 5, BoolGetDatum(active));
 	columns->n++;
 }
 
@@ -565,7 +455,7 @@ write_uses(LimitBook *book)
 
 	foreach(cell, book->events)
 		size += ((EventLimits *) lfirst(cell))->nuses + ((EventLimits *) lfirst(cell))->nold;
-	columns_init(&columns, size, 6, types);
+	ColumnsInit(&columns, size, 6, types);
 	foreach(cell, book->events)
 	{
 		const EventLimits *limits = lfirst(cell);
@@ -582,7 +472,7 @@ write_uses(LimitBook *book)
 		}
 	}
 	if (columns.n > 0)
-		run(BUDGET_USE, &columns, SPI_OK_INSERT);
+		ColumnsRun(&upsert_uses, &columns, SPI_OK_INSERT);
 }
 
 /* Write the decisions. */
@@ -596,24 +486,24 @@ write_decisions(LimitBook *book)
 
 	if (book->decisions == NIL)
 		return;
-	columns_init(&columns, list_length(book->decisions), 10, types);
+	ColumnsInit(&columns, list_length(book->decisions), 10, types);
 	foreach(cell, book->decisions)
 	{
 		const LimitDecision *decision = lfirst(cell);
 
-		put(&columns, 0, Int64GetDatum(decision->source_id));
-		put(&columns, 1, Int32GetDatum(decision->use->limit_id));
-		put(&columns, 2, PointerGetDatum(decision->use->subject));
-		put(&columns, 3, CStringGetTextDatum(verdicts[decision->verdict]));
-		put(&columns, 4, CStringGetTextDatum(decision->blocked ? "blocked" : decision->late ? "late" : "reached"));
-		put(&columns, 5, Int64GetDatum(decision->wanted));
-		put(&columns, 6, Int64GetDatum(decision->used));
-		put(&columns, 7, Int64GetDatum(decision->granted));
-		put(&columns, 8, Int64GetDatum(decision->points_wanted));
-		put(&columns, 9, Int64GetDatum(decision->points));
+		ColumnsPut(&columns, 0, Int64GetDatum(decision->source_id));
+		ColumnsPut(&columns, 1, Int32GetDatum(decision->use->limit_id));
+		ColumnsPut(&columns, 2, PointerGetDatum(decision->use->subject));
+		ColumnsPut(&columns, 3, CStringGetTextDatum(verdicts[decision->verdict]));
+		ColumnsPut(&columns, 4, CStringGetTextDatum(decision->blocked ? "blocked" : decision->late ? "late" : "reached"));
+		ColumnsPut(&columns, 5, Int64GetDatum(decision->wanted));
+		ColumnsPut(&columns, 6, Int64GetDatum(decision->used));
+		ColumnsPut(&columns, 7, Int64GetDatum(decision->granted));
+		ColumnsPut(&columns, 8, Int64GetDatum(decision->points_wanted));
+		ColumnsPut(&columns, 9, Int64GetDatum(decision->points));
 		columns.n++;
 	}
-	run(BUDGET_DECISION, &columns, SPI_OK_INSERT);
+	ColumnsRun(&insert_decisions, &columns, SPI_OK_INSERT);
 }
 
 /* Write all that changed. */

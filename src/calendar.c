@@ -129,6 +129,32 @@ calendar_weekday(int32 day)
 	return (int) (shifted - floor_divide(shifted, 7) * 7) + 1;
 }
 
+/* The first day of the period that a day lies in. */
+int32
+calendar_period_start(int32 day, CalendarPeriod period)
+{
+	int			year;
+	int			month;
+	int			day_of_month;
+
+	switch (period)
+	{
+		case PERIOD_DAY:
+			return day;
+		case PERIOD_WEEK:
+			return day - (calendar_weekday(day) - 1);
+		case PERIOD_MONTH:
+			calendar_civil(day, &year, &month, &day_of_month);
+			return day - (day_of_month - 1);
+		case PERIOD_YEAR:
+			calendar_civil(day, &year, &month, &day_of_month);
+			return calendar_day(year, 1, 1);
+		case PERIOD_EVER:
+			return CALENDAR_ALWAYS;
+	}
+	return day;
+}
+
 /* Tell whether a day is the anniversary of a birthday; 29 February is celebrated on 28 February. */
 bool
 calendar_is_anniversary(int32 birthday, int32 day)

@@ -25,6 +25,18 @@ typedef enum ExpiryRounding
 	ROUND_YEAR
 } ExpiryRounding;
 
+/* What a cap counts in */
+typedef enum CalendarPeriod
+{
+	PERIOD_DAY,
+	PERIOD_WEEK,				/* from Monday */
+	PERIOD_MONTH,
+	PERIOD_YEAR,
+	PERIOD_EVER
+} CalendarPeriod;
+
+#define CALENDAR_PERIODS 5
+
 typedef struct ExpiryPolicy
 {
 	ExpiryKind	kind;
@@ -41,6 +53,7 @@ extern int32 calendar_month(int32 day);
 extern int32 calendar_month_start(int32 month);
 extern int32 calendar_add_months(int32 day, int months);
 extern int	calendar_weekday(int32 day);
+extern int32 calendar_period_start(int32 day, CalendarPeriod period);
 extern bool calendar_is_anniversary(int32 birthday, int32 day);
 extern int32 calendar_slides_until(const ExpiryPolicy *policy, int32 last_day);
 extern int32 calendar_expires_on(const ExpiryPolicy *policy, int32 available_from);

@@ -43,6 +43,8 @@ decide_target(Ledger *ledger, Program *program, Event *event, const Posted *post
 	Breakdown	first;
 
 	memset(&facts, 0, sizeof(facts));
+	if (program->has_caps && event->caps == NULL)
+		elog(ERROR, "nobody counts for the caps of programme %d", program->program_id);
 	AwardPersonFacts(ledger, program, event, &facts);
 	if (posted->nbreakdowns > 0)
 	{
@@ -249,11 +251,12 @@ owed_points(const Posted *posted, int64 target)
 
 /*
  * Post the difference between what a source should have given (NULL: nothing),
- * less what was returned of it, and what was posted; the points posted.
+ * less what was returned of it, and what was posted; the points posted, and in
+ * *done whether anything was.
  */
 static int64
-post_difference(Ledger *ledger, Program *program, Account *account, const Event *event,
-				const Posted *posted, const Award *target, const Posting *like)
+post_difference(Ledger *ledger, Program *program, Account *account, Event *event,
+				const Posted *posted, const Award *target, const Posting *like, bool *done)
 {
 	Returned	returned = {0};
 	TallySet	tally;
@@ -281,6 +284,9 @@ post_difference(Ledger *ledger, Program *program, Account *account, const Event 
 	posting.lots = &lots;
 	posting.tally = &tally;
 	LedgerPost(ledger, account, &posting);
+	*done = true;
+	if (returned.complete)
+		CapsGiveBack(event, program);
 	AwardPromote(ledger, program, account, event->source_id);
 	AwardRevokePromotion(ledger, program, account, event->source_id);
 	return after;
@@ -333,6 +339,7 @@ CorrectEvent(Ledger *ledger, Program *program, Account *account, Event *event,
 	Posting		posting;
 	const char *reason;
 	char	   *detail;
+	bool		done = false;
 
 	decide_target(ledger, program, event, posted, &target);
 	if (event->limits != NULL && !event->limits->judged && account->account_id < FIRST_WALLET)
@@ -340,7 +347,8 @@ CorrectEvent(Ledger *ledger, Program *program, Account *account, Event *event,
 		(void) LimitsJudge(event->limits, event, &target, &reason, &detail);
 	posting = correction(ledger, event, posted, &target);
 	posting.detail = AwardDetail(account, event, is_redated(program, event, posted));
-	post_difference(ledger, program, account, event, posted, &target, &posting);
+	post_difference(ledger, program, account, event, posted, &target, &posting, &done);
+	CapsSettle(event, program, &target.breakdown, done);
 }
 
 /* Take back all that an event gave to an account that it concerns no more. */
@@ -349,8 +357,11 @@ CorrectAway(Ledger *ledger, Program *program, Account *account, Event *event,
 			const Posted *posted)
 {
 	Posting		posting = correction(ledger, event, posted, NULL);
+	bool		done = false;
 
-	post_difference(ledger, program, account, event, posted, NULL, &posting);
+	post_difference(ledger, program, account, event, posted, NULL, &posting, &done);
+	if (done)
+		CapsLeave(event, program);
 }
 
 /* What an award gave and corrections made of it, before returns. */
@@ -374,8 +385,9 @@ CorrectReturn(Ledger *ledger, Program *program, Account *account, Event *event,
 			  const Posted *posted, const Posting *posting)
 {
 	Award		gross;
+	bool		done = false;
 
 	read_gross(posted, &gross);
 	EventConvert(event, program);
-	return -post_difference(ledger, program, account, event, posted, &gross, posting);
+	return -post_difference(ledger, program, account, event, posted, &gross, posting, &done);
 }

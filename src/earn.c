@@ -12,8 +12,9 @@
  *	   all of them or only the best one; a line's multiplier works on the line's
  *	   own base points and on its share of the order's;
  *	3. bonus rules of the order and of each line are added;
- *	4. one rounding;
- *	5. the posted points are split over the rules' parts and over the lines by
+ *	4. what each capped rule contributed is cut to what it may still give;
+ *	5. one rounding;
+ *	6. the posted points are split over the rules' parts and over the lines by
  *	   largest remainder.
  * Shares of the order's base are never divided: where a line's multiplier
  * needs them, all sums are kept times the order's amount, and the division
@@ -48,7 +49,10 @@ typedef struct Firing
 typedef struct Part
 {
 	int			position;
-	Numeric		amount;
+	Numeric		amount;			/* what it wants to give */
+	Numeric		kept;			/* what its caps leave of it */
+	int64		limit;			/* smallest units that it may give; -1: no limit */
+	Numeric    *share;			/* of a capped rule: in the order's sum, then in each line's */
 } Part;
 
 typedef struct Work
@@ -63,6 +67,7 @@ typedef struct Work
 	int			capacity;
 	struct Part *part;			/* what each rule contributed, by position */
 	int			nparts;
+	bool		capped;			/* some part has a limit */
 	Numeric		order;			/* the order's running sum, times unit */
 	Numeric    *line;			/* each line's running sum, times unit */
 	bool		by_line;		/* the order's base has been spread over the lines */
@@ -452,23 +457,48 @@ fire_rules(Work *work)
  * Adding up
  * ------------------------------------------------------------------------ */
 
-/* Credit a rule with an exact contribution. */
-static void
-credit(Work *work, int position, Numeric amount)
+/* Tell whether somebody is to be asked about a rule before it gives. */
+static bool
+is_capped(const Work *work, int position)
+{
+	return work->event->caps != NULL && position >= 0 && work->program->rule[position]->capped;
+}
+
+/* The part of a rule, made where there is none. */
+static Part *
+part_of(Work *work, int position)
 {
 	int			at = 0;
+	Part	   *part;
 
 	while (at < work->nparts && work->part[at].position < position)
 		at++;
-	if (at < work->nparts && work->part[at].position == position)
-	{
-		work->part[at].amount = add(work->part[at].amount, amount);
-		return;
-	}
-	memmove(&work->part[at + 1], &work->part[at], sizeof(Part) * (work->nparts - at));
-	work->part[at].position = position;
-	work->part[at].amount = amount;
+	part = &work->part[at];
+	if (at < work->nparts && part->position == position)
+		return part;
+	memmove(part + 1, part, sizeof(Part) * (work->nparts - at));
+	memset(part, 0, sizeof(Part));
+	part->position = position;
+	part->limit = -1;
 	work->nparts++;
+	if (is_capped(work, position))
+	{
+		part->share = palloc(sizeof(Numeric) * (work->event->nlines + 1));
+		for (int i = 0; i <= work->event->nlines; i++)
+			part->share[i] = whole(0);
+	}
+	return part;
+}
+
+/* Credit a rule with an exact contribution to a line's sum, or at -1 to the order's. */
+static void
+credit(Work *work, int position, int line, Numeric amount)
+{
+	Part	   *part = part_of(work, position);
+
+	part->amount = part->amount == NULL ? amount : add(part->amount, amount);
+	if (part->share != NULL)
+		part->share[line + 1] = add(part->share[line + 1], amount);
 }
 
 /* Add the firings of one kind to the running sums, times unit. */
@@ -487,7 +517,7 @@ add_kind(Work *work, RuleKind kind)
 			work->order = add(work->order, amount);
 		else
 			work->line[firing->line] = add(work->line[firing->line], amount);
-		credit(work, firing->position, amount);
+		credit(work, firing->position, firing->line, amount);
 	}
 }
 
@@ -506,16 +536,26 @@ spread_order(Work *work)
 							multiply(work->order, whole(event->line[i].net)));
 	work->order = whole(0);
 	for (int i = 0; i < work->nparts; i++)
-		work->part[i].amount = multiply(work->part[i].amount, work->unit);
+	{
+		Part	   *part = &work->part[i];
+
+		part->amount = multiply(part->amount, work->unit);
+		for (int j = 1; part->share != NULL && j <= event->nlines; j++)
+			part->share[j] = add(multiply(part->share[j], work->unit),
+								 multiply(part->share[0], whole(event->line[j - 1].net)));
+		if (part->share != NULL)
+			part->share[0] = work->order;
+	}
 }
 
 /* Multiply one running sum by a factor and credit the difference. */
 static void
-multiply_sum(Work *work, Numeric *sum, Numeric factor, int position)
+multiply_sum(Work *work, int line, Numeric factor, int position)
 {
+	Numeric    *sum = line < 0 ? &work->order : &work->line[line];
 	Numeric		product = multiply(*sum, factor);
 
-	credit(work, position, subtract(product, *sum));
+	credit(work, position, line, subtract(product, *sum));
 	*sum = product;
 }
 
@@ -525,12 +565,11 @@ apply_multiplier(Work *work, Numeric factor, int line, int position)
 {
 	if (line >= 0)
 	{
-		multiply_sum(work, &work->line[line], factor, position);
+		multiply_sum(work, line, factor, position);
 		return;
 	}
-	multiply_sum(work, &work->order, factor, position);
-	for (int i = 0; i < work->event->nlines; i++)
-		multiply_sum(work, &work->line[i], factor, position);
+	for (int i = -1; i < work->event->nlines; i++)
+		multiply_sum(work, i, factor, position);
 }
 
 /* Tell whether a firing multiplies. */
@@ -591,13 +630,12 @@ apply_best_multiplier(Work *work, const ProgramTier *tier)
 
 	for (int line = -1; line < work->event->nlines; line++)
 	{
-		Numeric    *sum = line < 0 ? &work->order : &work->line[line];
 		const Firing *best = better(bests[-1], bests[line]);
 
 		if (tier != NULL && (best == NULL || compare(tier->multiplier, best->value) >= 0))
-			multiply_sum(work, sum, tier->multiplier, -1);
+			multiply_sum(work, line, tier->multiplier, -1);
 		else if (best != NULL)
-			multiply_sum(work, sum, best->value, best->position);
+			multiply_sum(work, line, best->value, best->position);
 	}
 }
 
@@ -716,6 +754,63 @@ split_lines(Work *work, Award *award, Numeric scale)
 	pfree(weight);
 }
 
+/* What is left of a part after its caps. */
+static Numeric
+kept_of(const Part *part)
+{
+	return part->kept == NULL ? part->amount : part->kept;
+}
+
+/* An amount as it is, not times the unit. */
+static Numeric
+by_unit(const Work *work, Numeric amount)
+{
+	if (!work->by_line)
+		return amount;
+	return DatumGetNumeric(DirectFunctionCall2(numeric_div, NumericGetDatum(amount),
+											   NumericGetDatum(work->unit)));
+}
+
+/*
+ * Let no capped rule's part be more than the rule may give, whatever rounding
+ * made of it: others take the rest, and what none may take is not given.
+ * Exact amounts say what was wanted.
+ */
+static void
+keep_limits(Work *work, Award *award, Numeric scale)
+{
+	Breakdown  *breakdown = &award->breakdown;
+	int64		left = 0;
+
+	for (int i = 0; i < work->nparts; i++)
+	{
+		const Part *part = &work->part[i];
+		BreakdownRule *rule = &breakdown->rule[i];
+
+		if (part->limit < 0)
+			continue;
+		rule->exact = by_unit(work, multiply(part->amount, scale));
+		left += Max(rule->points - part->limit, 0);
+		rule->points = Min(rule->points, part->limit);
+	}
+	/* a part that has no limit takes all */
+	for (int pass = 0; pass < 2 && left > 0; pass++)
+	{
+		for (int i = 0; i < work->nparts && left > 0; i++)
+		{
+			int64		limit = work->part[i].limit;
+			BreakdownRule *rule = &breakdown->rule[i];
+			int64		taken = limit < 0 ? left : Min(left, limit - rule->points);
+
+			if ((limit >= 0) != (pass == 1))
+				continue;
+			rule->points += taken;
+			left -= taken;
+		}
+	}
+	award->points -= left;
+}
+
 /*
  * Split the points over the rules' parts.
  *
@@ -738,7 +833,7 @@ split_rules(Work *work, Award *award, Numeric scale)
 	{
 		BreakdownRule *rule = &breakdown->rule[i];
 		int			position = work->part[i].position;
-		Numeric		part = multiply(work->part[i].amount, scale);
+		Numeric		part = multiply(kept_of(&work->part[i]), scale);
 
 		rule->id = position < 0 ? -work->member->pinned.tier_id :
 			program->rule[position]->version_id;
@@ -747,23 +842,24 @@ split_rules(Work *work, Award *award, Numeric scale)
 											  DirectFunctionCall2(numeric_div_trunc,
 																  NumericGetDatum(part),
 																  NumericGetDatum(work->unit))));
-		rule->exact = !work->by_line ? part :
-			DatumGetNumeric(DirectFunctionCall2(numeric_div, NumericGetDatum(part),
-												NumericGetDatum(work->unit)));
+		rule->exact = by_unit(work, part);
 		left -= rule->points;
 	}
 	breakdown->nrules = n;
-	if (n == 0 || left == 0)
-		return;
-	weight = palloc(sizeof(int64) * n * 2);
-	extra = weight + n;
-	for (int i = 0; i < n; i++)
-		weight[i] = split_weight(subtract(breakdown->rule[i].exact,
-										  whole(breakdown->rule[i].points)), whole(1));
-	split_largest_remainder(left, weight, n, extra);
-	for (int i = 0; i < n; i++)
-		breakdown->rule[i].points += extra[i];
-	pfree(weight);
+	if (n > 0 && left != 0)
+	{
+		weight = palloc(sizeof(int64) * n * 2);
+		extra = weight + n;
+		for (int i = 0; i < n; i++)
+			weight[i] = split_weight(subtract(breakdown->rule[i].exact,
+											  whole(breakdown->rule[i].points)), whole(1));
+		split_largest_remainder(left, weight, n, extra);
+		for (int i = 0; i < n; i++)
+			breakdown->rule[i].points += extra[i];
+		pfree(weight);
+	}
+	if (work->capped)
+		keep_limits(work, award, scale);
 }
 
 /* ------------------------------------------------------------------------
@@ -798,7 +894,62 @@ apply_factor(Work *work, Numeric factor)
 	for (int i = 0; i < work->event->nlines; i++)
 		work->line[i] = multiply(work->line[i], factor);
 	for (int i = 0; i < work->nparts; i++)
-		work->part[i].amount = multiply(work->part[i].amount, factor);
+	{
+		Part	   *part = &work->part[i];
+
+		part->amount = multiply(part->amount, factor);
+		for (int j = 0; part->share != NULL && j <= work->event->nlines; j++)
+			part->share[j] = multiply(part->share[j], factor);
+	}
+}
+
+/* Take what caps cut from a part out of the sums that it stands in; these only weigh from here on. */
+static void
+cut_sums(Work *work, const Part *part, Numeric cut)
+{
+	for (int line = -1; line < work->event->nlines; line++)
+	{
+		Numeric    *sum = line < 0 ? &work->order : &work->line[line];
+		Numeric		product = multiply(part->share[line + 1], cut);
+
+		*sum = subtract(*sum, DatumGetNumeric(DirectFunctionCall2(numeric_div, NumericGetDatum(product),
+																	NumericGetDatum(part->amount))));
+	}
+}
+
+/* Cut what each capped rule contributed to what it may still give; what all that cuts off, times unit. */
+static Numeric
+cut_parts(Work *work, Numeric scale)
+{
+	Numeric		all = whole(0);
+
+	for (int i = 0; i < work->nparts; i++)
+	{
+		Part	   *part = &work->part[i];
+		Numeric		exact;
+		Numeric		kept;
+		Numeric		cut;
+		int64		level;
+
+		/* what takes away needs no cap */
+		if (part->share == NULL || compare(part->amount, whole(0)) <= 0)
+			continue;
+		exact = multiply(part->amount, scale);
+		level = work->event->caps->room(work->event->caps, work->program,
+										work->program->rule[part->position], work->known_at,
+										by_unit(work, exact),
+										divide_rounding(exact, work->unit, ROUNDING_CEIL, work->event),
+										&part->limit);
+		work->capped = true;
+		kept = multiply(int64_div_fast_to_numeric(level, work->program->points_scale), work->unit);
+		if (compare(kept, part->amount) >= 0)
+			continue;
+		cut = subtract(part->amount, kept);
+		part->kept = kept;
+		cut_sums(work, part, cut);
+		all = add(all, cut);
+	}
+	return all;
 }
 
 /* Add up what fired, round once, split back. */
@@ -807,6 +958,7 @@ finish_work(Work *work, Award *award)
 {
 	Numeric		scale = scale_factor(work->program);
 	Numeric		total;
+	Numeric		cut;
 
 	memset(award, 0, sizeof(Award));
 	award->breakdown.pinned = work->member->pinned;
@@ -821,6 +973,14 @@ finish_work(Work *work, Award *award)
 	total = work->order;
 	for (int i = 0; i < work->event->nlines; i++)
 		total = add(total, work->line[i]);
+	if (work->event->caps != NULL && work->program->has_caps)
+	{
+		cut = cut_parts(work, scale);
+		total = subtract(total, cut);
+		/* a multiplier below one took from what was cut */
+		if (compare(total, whole(0)) < 0)
+			total = whole(0);
+	}
 	award->points = divide_rounding(multiply(total, scale), work->unit,
 									work->program->rounding, work->event);
 	split_rules(work, award, scale);
@@ -856,6 +1016,7 @@ EarnClip(Award *award, int64 points)
 	int64	   *line = palloc(sizeof(int64) * Max(breakdown->nlines, 1));
 	int64		left = points;
 	int			largest = 0;
+	int64	   *before = palloc(sizeof(int64) * Max(breakdown->nrules, 1));
 
 	if (points >= award->points)
 		return;
@@ -870,8 +1031,18 @@ EarnClip(Award *award, int64 points)
 	{
 		BreakdownRule *rule = &breakdown->rule[i];
 
+		before[i] = rule->points;
 		rule->points = (int64) ((__int128) rule->points * points / award->points);
 		left -= rule->points;
+	}
+	/* the largest first; none is made more than it was */
+	for (int n = 0; n < breakdown->nrules && left > 0; n++)
+	{
+		int			i = (largest + n) % breakdown->nrules;
+		int64		taken = Min(left, Max(before[i] - breakdown->rule[i].points, 0));
+
+		breakdown->rule[i].points += taken;
+		left -= taken;
 	}
 	if (breakdown->nrules > 0)
 		breakdown->rule[largest].points += left;

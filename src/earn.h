@@ -30,6 +30,18 @@ typedef struct Award
 	Breakdown	breakdown;
 } Award;
 
+/* Whoever knows how much rules with caps or a budget may still give for one event */
+typedef struct EarnCaps
+{
+	/*
+	 * To how many smallest units of a point what a rule wants to give, exactly
+	 * and rounded up, is cut; in *limit, how many it may be credited with once
+	 * all is rounded.
+	 */
+	int64		(*room) (struct EarnCaps *caps, const Program *program, const Rule *rule,
+						 TimestampTz known_at, Numeric exact, int64 wanted, int64 *limit);
+} EarnCaps;
+
 /* Why a rule did or did not fire */
 typedef struct RuleVerdict
 {

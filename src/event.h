@@ -44,6 +44,7 @@ typedef struct Event
 	Numeric		factor;			/* of its points; NULL: 1 */
 	TimestampTz known_at;		/* decide with the rules known then; DT_NOEND: now */
 	struct EventLimits *limits; /* velocity limits that apply to it; NULL: none are to be asked */
+	struct EarnCaps *caps;		/* who is asked about capped rules; NULL: nobody */
 	Datum		attributes;		/* jsonb, 0: null; likewise below */
 	Datum		source;
 	/* purchase */

@@ -148,7 +148,7 @@ watch_tables(void)
 	static const char *const names[] = {
 		"program", "tier", "product", "rule", "rule_version", "exchange_rate", "stamp_card",
 		"challenge", "referral_policy", "activity_policy", "cashier",
-		"velocity_limit"
+		"velocity_limit", "rule_budget"
 	};
 
 	for (size_t i = 0; i < lengthof(names); i++)
@@ -482,6 +482,29 @@ load_wallets(Program *program)
 		program->wallet[i] = column_int32((int) i, "program_id");
 }
 
+/* Read the caps and the budget of a rule. */
+static void
+load_caps(Rule *rule, int row)
+{
+	bool		isnull;
+	Datum		caps = column_datum(row, "caps", &isnull);
+	Datum	   *values;
+	bool	   *nulls;
+	int			n = 0;
+
+	if (!isnull)
+		deconstruct_array(DatumGetArrayTypeP(caps), INT8OID, sizeof(int64), FLOAT8PASSBYVAL,
+						  TYPALIGN_DOUBLE, &values, &nulls, &n);
+	for (int period = 0; period < CALENDAR_PERIODS; period++)
+	{
+		rule->cap[period] = period >= n || nulls[period] ? -1 : DatumGetInt64(values[period]);
+		rule->capped |= rule->cap[period] >= 0;
+	}
+	rule->stock_id = column_points(row, "stock_id", 0);
+	rule->budget_since = column_time(row, "budget_since", DT_NOEND);
+	rule->capped |= rule->stock_id != 0;
+}
+
 /* Compile one rule from a row of the last result. */
 static Rule *
 load_rule(Program *program, ExpressionScope *scope, int row, List **groups)
@@ -493,6 +516,8 @@ load_rule(Program *program, ExpressionScope *scope, int row, List **groups)
 	char	   *owner;
 	uint32		visible;
 
+	rule->rule_id = column_int32(row, "rule_id");
+	rule->program_id = program->program_id;
 	rule->version_id = column_int32(row, "rule_version_id");
 	rule->version = column_int32(row, "version");
 	rule->name = MemoryContextStrdup(program->context, column_text(row, "name"));
@@ -515,6 +540,8 @@ load_rule(Program *program, ExpressionScope *scope, int row, List **groups)
 	if (condition != NULL)
 		rule->condition = ExpressionCompile(scope, visible, condition, BOOLOID,
 											"condition", owner);
+	load_caps(rule, row);
+	program->has_caps |= rule->capped;
 	return rule;
 }
 
@@ -872,8 +899,10 @@ RuleApplies(const Rule *rule, TimestampTz occurred_at, TimestampTz known_at)
 
 static const char *const rules_query =
 "SELECT v.rule_version_id, v.version, r.name, v.event, v.kind, v.points, v.condition,"
-" v.exclusive_group, v.active_from, v.active_until, v.created_at, v.retired_from, v.retired_at"
+" v.exclusive_group, v.active_from, v.active_until, v.created_at, v.retired_from, v.retired_at,"
+" r.rule_id, loyalty.cap_units(v.caps, p.points_scale) AS caps, b.stock_id, b.created_at AS budget_since"
 " FROM loyalty.rule r JOIN loyalty.rule_version v USING (rule_id)"
+"  JOIN loyalty.program p USING (program_id) LEFT JOIN loyalty.rule_budget b USING (rule_id)"
 " WHERE r.program_id = $1 ORDER BY v.priority, r.rule_id, v.version";
 
 /*
@@ -883,8 +912,8 @@ static const char *const rules_query =
 static const char *const draft_query =
 "SELECT v.rule_version_id, v.version, r.name, v.event, v.kind, v.points, v.condition,"
 " v.exclusive_group, v.active_from, v.active_until, v.created_at, v.retired_from, v.retired_at,"
-" v.priority, r.rule_id"
-" FROM loyalty.rule r JOIN loyalty.rule_version v USING (rule_id)"
+" v.priority, r.rule_id, loyalty.cap_units(v.caps, p.points_scale) AS caps, NULL::int8 AS stock_id, NULL::timestamptz AS budget_since"
+" FROM loyalty.rule r JOIN loyalty.rule_version v USING (rule_id) JOIN loyalty.program p USING (program_id)"
 " WHERE r.program_id = $1 AND $3 AND NOT EXISTS"
 "  (SELECT FROM jsonb_array_elements($2) d WHERE d ->> 'name' = r.name)"
 " UNION ALL "
@@ -892,8 +921,9 @@ static const char *const draft_query =
 " d ->> 'kind', d ->> 'points', d ->> 'condition', d ->> 'exclusive_group',"
 " coalesce((d ->> 'active_from')::timestamptz, '-infinity'),"
 " coalesce((d ->> 'active_until')::timestamptz, 'infinity'),"
-" '-infinity', NULL, NULL, coalesce((d ->> 'priority')::int4, 100), (1000000000 + n)::int4"
-" FROM jsonb_array_elements($2) WITH ORDINALITY AS e (d, n)"
+" '-infinity', NULL, NULL, coalesce((d ->> 'priority')::int4, 100), (1000000000 + n)::int4,"
+" loyalty.cap_units(nullif(d -> 'caps', 'null'), p.points_scale), NULL, NULL"
+" FROM loyalty.program p, jsonb_array_elements($2) WITH ORDINALITY AS e (d, n) WHERE p.program_id = $1"
 " ORDER BY 14, 15, 2";
 
 /* Make an empty snapshot with its slot. */

@@ -45,6 +45,8 @@ typedef enum Rounding
 
 typedef struct Rule
 {
+	int32		rule_id;
+	int32		program_id;
 	int32		version_id;
 	int			version;
 	char	   *name;
@@ -58,6 +60,10 @@ typedef struct Rule
 	TimestampTz retired_at;
 	Expression *points;
 	Expression *condition;		/* NULL: always */
+	bool		capped;			/* it has a cap or a budget */
+	int64		cap[CALENDAR_PERIODS];	/* most that a member is given of it, in smallest units; -1: no cap */
+	int64		stock_id;		/* where the shares of its budget are; 0: none */
+	TimestampTz budget_since;	/* awards that were decided before are not of it */
 } Rule;
 
 typedef enum CardCounts
@@ -184,6 +190,7 @@ typedef struct Program
 
 	int			nrules;
 	Rule	  **rule;			/* by priority, rule id, version */
+	bool		has_caps;		/* some rule has a cap or a budget */
 	RuleIndex	index[RULE_EVENTS];
 	int			ncards;
 	Card	   *card;			/* stamp cards, by id */

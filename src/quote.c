@@ -94,6 +94,8 @@ loyalty_quote_purchase(PG_FUNCTION_ARGS)
 	{
 		if (program->nlimits > 0)
 			quote_limits(ledger, program, &event);
+		if (program->has_caps)
+			CapsAttach(CapsOpen(CAPS_QUOTE), &event);
 		AwardPost(ledger, program, account, history, &event, &outcome);
 		quote_columns(program, &outcome, v, n);
 		result = SPI_datumTransfer(HeapTupleGetDatum(heap_form_tuple(desc, v, n)), false, -1);

@@ -36,6 +36,7 @@ loyalty_post_return(PG_FUNCTION_ARGS)
 	Ledger	   *ledger;
 	Posted	   *posted;
 	Event		event;
+	CapBook    *caps;
 	int			n;
 	int64		taken = 0;
 
@@ -45,6 +46,7 @@ loyalty_post_return(PG_FUNCTION_ARGS)
 	ledger = LedgerOpen();
 	n = LedgerLockPosted(ledger, &purchase_id, 1, event.has_member ? event.member_id : 0,
 						 &posted);
+	caps = CapsOpenFor(&event);
 	for (int i = 0; i < n; i++)
 	{
 		Account    *account = LedgerAccount(ledger, posted[i].account_id);
@@ -66,6 +68,8 @@ loyalty_post_return(PG_FUNCTION_ARGS)
 	}
 	LedgerFlush(ledger);
 	LedgerClose(ledger);
+	if (caps != NULL)
+		CapsFlush(caps);
 	SPI_finish();
 	PG_RETURN_INT64(taken);
 }

@@ -177,6 +177,7 @@ loyalty_release_award(PG_FUNCTION_ARGS)
 	Program    *program;
 	Event		event;
 	AwardOutcome outcome = {0};
+	CapBook    *caps;
 
 	SPI_connect();
 	/* the transaction before its account, as an UPDATE of it locks them */
@@ -191,10 +192,13 @@ loyalty_release_award(PG_FUNCTION_ARGS)
 		account = AwardAccount(ledger, &event);
 		program = ProgramPin(account->program_id);
 		AdmitRead(program, &event);
+		caps = CapsOpenFor(&event);
 		release_wallets(ledger, program, account, &event);
 		award_or_raise(ledger, program, account, account, &event, &outcome);
 		LedgerFlush(ledger);
 		LedgerClose(ledger);
+		if (caps != NULL)
+			CapsFlush(caps);
 		settle_returns(source_id);
 		if (ChallengesExist())
 			ChallengesTrack(&source_id, 1, false);
@@ -211,6 +215,7 @@ take_back(int64 source_id, Event *event)
 	Posted	   *posted;
 	int			n = LedgerLockPosted(ledger, &source_id, 1,
 									 event->has_member ? event->member_id : 0, &posted);
+	CapBook    *caps = CapsOpenFor(event);
 
 	event->refused = true;
 	for (int i = 0; i < n; i++)
@@ -229,6 +234,8 @@ take_back(int64 source_id, Event *event)
 	}
 	LedgerFlush(ledger);
 	LedgerClose(ledger);
+	if (caps != NULL)
+		CapsFlush(caps);
 }
 
 PG_FUNCTION_INFO_V1(loyalty_refuse_award);

@@ -35,6 +35,7 @@ typedef struct Simulation
 	Ledger	   *ledger;
 	TimestampTz from_at;
 	MemoryContext member_context;
+	CapBook    *caps;			/* of the member; begins at nothing */
 	MemoryContext row_context;
 	Account    *account;
 	EventLayout *layout[2];		/* of purchases and activities */
@@ -94,6 +95,7 @@ start_member(Simulation *simulation, int64 member_id)
 	account->tier_id = LedgerTierAt(simulation->ledger, member_id, simulation->from_at);
 	account->tier_since = DT_NOBEGIN;
 	simulation->account = account;
+	simulation->caps = CapsOpen(CAPS_SIMULATE);
 	MemoryContextSwitchTo(old);
 }
 
@@ -174,7 +176,10 @@ simulate_row(Simulation *simulation, HeapTupleHeader header, RuleEvent kind)
 	AwardPrepare(simulation->program, &event);
 	AwardMemberFacts(simulation->ledger, simulation->program, simulation->account,
 					 simulation->account, &event, &facts);
+	if (simulation->program->has_caps)
+		CapsAttach(simulation->caps, &event);
 	EarnDecide(simulation->program, &event, &facts, DT_NOEND, &award);
+	CapsSettle(&event, simulation->program, &award.breakdown, true);
 	count_award(simulation, &award, ProgramTierIndex(simulation->program, facts.pinned.tier_id));
 	advance_account(simulation, &event, award.points);
 	ExecClearTuple(simulation->slot[which]);

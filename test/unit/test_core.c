@@ -259,6 +259,13 @@ test_calendar(void)
 			calendar_month_start(calendar_month(d)) != d - n + 1;
 	}
 	CHECK(wrong == 0);
+	CHECK(calendar_period_start(calendar_day(2024, 2, 29), PERIOD_DAY) == calendar_day(2024, 2, 29));
+	CHECK(calendar_period_start(calendar_day(2024, 2, 29), PERIOD_WEEK) == calendar_day(2024, 2, 26));
+	CHECK(calendar_period_start(calendar_day(2023, 1, 1), PERIOD_WEEK) == calendar_day(2022, 12, 26));
+	CHECK(calendar_period_start(calendar_day(1999, 12, 27), PERIOD_WEEK) == calendar_day(1999, 12, 27));
+	CHECK(calendar_period_start(calendar_day(2024, 2, 29), PERIOD_MONTH) == calendar_day(2024, 2, 1));
+	CHECK(calendar_period_start(calendar_day(1998, 12, 31), PERIOD_YEAR) == calendar_day(1998, 1, 1));
+	CHECK(calendar_period_start(calendar_day(2024, 2, 29), PERIOD_EVER) == INT32_MIN);
 	CHECK(calendar_add_months(calendar_day(2024, 1, 31), 1) == calendar_day(2024, 2, 29));
 	CHECK(calendar_add_months(calendar_day(2024, 3, 31), -13) == calendar_day(2023, 2, 28));
 	CHECK(calendar_is_anniversary(calendar_day(2000, 2, 29), calendar_day(2023, 2, 28)));

@@ -24,13 +24,13 @@ CREATE VIEW pg_temp.given AS SELECT p.reference, r.rule, trim_scale(sum(r.exact)
     FROM loyalty.purchase p JOIN loyalty.entry_rule r ON r.source_id = p.purchase_id WHERE p.source = 'caps' GROUP BY p.purchase_id, 1, 2 ORDER BY p.purchase_id, 2;
 CREATE VIEW pg_temp.used AS SELECT m.external_id, r.name, s.period, s.from_day, s.used FROM loyalty.cap_state s JOIN loyalty.rule r USING (rule_id) JOIN loyalty.member m USING (member_id)
     WHERE r.program_id = pg_temp.p() ORDER BY 1, 2, 3, 4;
-SELECT loyalty.create_program('Caps', time_zone => 'America/New_York', currency => 'USD') = pg_temp.p() AS made;
-SELECT count(loyalty.enroll(pg_temp.p(), name, '2024-01-01')) FROM unnest('{ann,bea,cid,dan,eve}'::text[]) name;
+SELECT loyalty.create_program('Caps', time_zone => 'America/New_York', currency => 'USD', expiry => 'never') = pg_temp.p() AS made;
+SELECT count(loyalty.enroll(pg_temp.p(), name, '2014-01-01')) FROM unnest('{ann,bea,cid,dan,eve}'::text[]) name;
 SELECT loyalty.add_rule(pg_temp.p(), 'base', 'purchase', 'base', 'purchase.amount * 0.5') > 0 AS base;
 SELECT loyalty.add_rule(pg_temp.p(), 'extra', 'purchase', 'bonus', 'purchase.amount', 'purchase.amount < 1000', caps => '{"day": 50, "month": 120}') > 0 AS extra;
 -- cut exactly, before the rounding; the entry keeps what was wanted; a day is the programme's
 SELECT count(pg_temp.buy('ann', at, amount, reference)) FROM (VALUES
-    ('2026-03-02 15:00+00'::timestamptz, 33.5, 'a1'), ('2026-03-02 16:00+00', 120, 'a2'), ('2026-03-03 03:00+00', 10, 'a3'), ('2026-03-03 06:00+00', 40, 'a4'), ('2026-03-04 16:00+00', 90, 'a5'), ('2026-04-01 16:00+00', 90, 'a6')) v (at, amount, reference);
+    ('2015-03-02 15:00+00'::timestamptz, 33.5, 'a1'), ('2015-03-02 16:00+00', 120, 'a2'), ('2015-03-03 03:00+00', 10, 'a3'), ('2015-03-03 06:00+00', 40, 'a4'), ('2015-03-04 16:00+00', 90, 'a5'), ('2015-04-01 16:00+00', 90, 'a6')) v (at, amount, reference);
 SELECT * FROM pg_temp.given;
 SELECT * FROM pg_temp.used;
 SELECT rule, fired, points, exact, why FROM loyalty.explain(pg_temp.b('a2'));
@@ -40,7 +40,7 @@ SELECT * FROM loyalty.check();
 -- what is voided is there again, once; an UPDATE is judged on what others left; nothing changes, nothing is posted
 UPDATE loyalty.purchase SET status = 'void' WHERE purchase_id = pg_temp.b('a1');
 UPDATE loyalty.purchase SET status = 'void' WHERE purchase_id = pg_temp.b('a1');
-SELECT * FROM pg_temp.used WHERE from_day = '2026-03-02';
+SELECT * FROM pg_temp.used WHERE from_day = '2015-03-02';
 UPDATE loyalty.purchase SET amount = amount WHERE purchase_id = pg_temp.b('a2');
 UPDATE loyalty.purchase SET store = 'x' WHERE purchase_id = pg_temp.b('a2');
 SELECT * FROM pg_temp.given WHERE reference IN ('a1', 'a2', 'a3');
@@ -54,7 +54,7 @@ UPDATE loyalty.purchase SET amount = amount WHERE source = 'caps';
 SELECT count(*) AS entries FROM loyalty.entry WHERE source_id IN (pg_temp.b('a1'), pg_temp.b('a2'), pg_temp.b('a3'));
 SELECT * FROM loyalty.check();
 -- another day, another member
-UPDATE loyalty.purchase SET occurred_at = '2026-03-20 16:00+00' WHERE purchase_id = pg_temp.b('a3');
+UPDATE loyalty.purchase SET occurred_at = '2015-03-20 16:00+00' WHERE purchase_id = pg_temp.b('a3');
 UPDATE loyalty.purchase SET member_id = pg_temp.m('bea') WHERE purchase_id = pg_temp.b('a2');
 SELECT * FROM pg_temp.used;
 SELECT * FROM loyalty.check();
@@ -63,26 +63,26 @@ INSERT INTO loyalty.purchase_return (purchase_id, amount) VALUES (pg_temp.b('a2'
 SELECT * FROM pg_temp.used WHERE external_id = 'bea';
 INSERT INTO loyalty.purchase_return (purchase_id, amount) VALUES (pg_temp.b('a2'), 20);
 SELECT * FROM pg_temp.used WHERE external_id = 'bea';
-SELECT pg_temp.buy('bea', '2026-03-02 18:00+00', 49, 'b1') > 0 AS bought;
-UPDATE loyalty.purchase SET occurred_at = '2026-03-02 17:00+00' WHERE purchase_id = pg_temp.b('a2');
+SELECT pg_temp.buy('bea', '2015-03-02 18:00+00', 49, 'b1') > 0 AS bought;
+UPDATE loyalty.purchase SET occurred_at = '2015-03-02 17:00+00' WHERE purchase_id = pg_temp.b('a2');
 UPDATE loyalty.purchase SET status = 'void' WHERE purchase_id = pg_temp.b('a2');
 SELECT * FROM pg_temp.used WHERE external_id = 'bea';
 SELECT * FROM loyalty.check();
 -- a quote is what the award gives, and uses nothing
-SELECT points FROM loyalty.quote(pg_temp.m('bea'), 20, occurred_at => '2026-03-02 19:00+00');
-SELECT points FROM loyalty.quote(pg_temp.m('bea'), 20, occurred_at => '2026-03-02 19:00+00');
-SELECT pg_temp.buy('bea', '2026-03-02 19:00+00', 20, 'b2') > 0 AS bought;
+SELECT points FROM loyalty.quote(pg_temp.m('bea'), 20, occurred_at => '2015-03-02 19:00+00');
+SELECT points FROM loyalty.quote(pg_temp.m('bea'), 20, occurred_at => '2015-03-02 19:00+00');
+SELECT pg_temp.buy('bea', '2015-03-02 19:00+00', 20, 'b2') > 0 AS bought;
 SELECT sum(points) FROM pg_temp.given WHERE reference = 'b2';
 -- many rows are as one after the other
 INSERT INTO loyalty.purchase (member_id, occurred_at, amount, reference, source)
-    SELECT pg_temp.m('cid'), '2026-05-04 12:00+00'::timestamptz + interval '10 hours' * i, 20, 'c' || i, 'caps' FROM generate_series(9, 0, -1) i;
+    SELECT pg_temp.m('cid'), '2015-05-04 12:00+00'::timestamptz + interval '10 hours' * i, 20, 'c' || i, 'caps' FROM generate_series(9, 0, -1) i;
 SELECT * FROM pg_temp.given WHERE reference LIKE 'c_' AND rule = 'extra' ORDER BY reference;
 SELECT * FROM pg_temp.used WHERE external_id = 'cid';
 -- several capped rules, lines, a multiplier and the tier's: each rule's own part is cut, and all parts add up
 SELECT loyalty.add_rule(pg_temp.p(), 'toys', 'line', 'bonus', 'line.amount', 'line.sku = ''TOY''', caps => '{"week": 10}') > 0 AS toys;
 SELECT loyalty.add_rule(pg_temp.p(), 'double', 'purchase', 'multiply', '2.5', 'purchase.amount > 10', caps => '{"year": 15, "ever": 100}') > 0 AS double;
-SELECT pg_temp.buy('dan', '2026-06-01 12:00+00', 30.25, 'd1', loyalty.lines('[{"sku": "TOY", "unit_price": 20.25}, {"sku": "TEA", "unit_price": 10}]')) > 0 AS bought;
-SELECT pg_temp.buy('dan', '2026-06-07 12:00+00', 30.25, 'd2', loyalty.lines('[{"sku": "TOY", "unit_price": 20.25}, {"sku": "TEA", "unit_price": 10}]')) > 0 AS bought;
+SELECT pg_temp.buy('dan', '2015-06-01 12:00+00', 30.25, 'd1', loyalty.lines('[{"sku": "TOY", "unit_price": 20.25}, {"sku": "TEA", "unit_price": 10}]')) > 0 AS bought;
+SELECT pg_temp.buy('dan', '2015-06-07 12:00+00', 30.25, 'd2', loyalty.lines('[{"sku": "TOY", "unit_price": 20.25}, {"sku": "TEA", "unit_price": 10}]')) > 0 AS bought;
 SELECT * FROM pg_temp.given WHERE reference LIKE 'd_';
 SELECT p.reference, l.line, l.points FROM loyalty.entry_line l JOIN loyalty.purchase p ON p.purchase_id = l.source_id WHERE p.reference LIKE 'd_' AND p.source = 'caps' ORDER BY 1, 2;
 SELECT * FROM pg_temp.used WHERE external_id = 'dan';
@@ -97,27 +97,27 @@ SELECT r.* FROM unnest(ARRAY['{"day": -1}', '{"fortnight": 1}', '{"day": "5"}', 
 -- what is left
 SELECT name, event, measure, maximum, per, used, "left", verdict, renews_on IS NOT NULL AS renews FROM loyalty.limit_status(pg_temp.m('dan'));
 -- simulated rules have their caps, from the beginning of the simulated time
-SELECT rule, awards, points FROM loyalty.simulate(pg_temp.p(), '[{"name": "s", "kind": "bonus", "points": "purchase.amount", "caps": {"month": 60}}]', '2026-05-01', '2026-06-01', false);
-SELECT rule, awards, points FROM loyalty.simulate(pg_temp.p(), '[]', '2026-05-01', '2026-06-01');
+SELECT rule, awards, points FROM loyalty.simulate(pg_temp.p(), '[{"name": "s", "kind": "bonus", "points": "purchase.amount", "caps": {"month": 60}}]', '2015-05-01', '2015-06-01', false);
+SELECT rule, awards, points FROM loyalty.simulate(pg_temp.p(), '[]', '2015-05-01', '2015-06-01');
 SELECT * FROM loyalty.check();
 -- a budget for all members together: the last points are found, what is voided or comes back is there again
-SELECT loyalty.retire_rule(pg_temp.p(), name, '2026-07-01') FROM unnest('{extra,double,toys}'::text[]) name;
-SELECT loyalty.add_rule(pg_temp.p(), 'gift', 'purchase', 'bonus', 'purchase.amount', active_from => '2026-07-01', caps => '{"day": 80}', budget => 200) > 0 AS gift;
+SELECT loyalty.retire_rule(pg_temp.p(), name, '2015-07-01') FROM unnest('{extra,double,toys}'::text[]) name;
+SELECT loyalty.add_rule(pg_temp.p(), 'gift', 'purchase', 'bonus', 'purchase.amount', active_from => '2015-07-01', caps => '{"day": 80}', budget => 200) > 0 AS gift;
 CREATE VIEW pg_temp.gift AS SELECT rule, budget, spent, "left" FROM loyalty.budget_status WHERE program_id = pg_temp.p();
 SELECT count(pg_temp.buy(who, at, amount, reference)) FROM (VALUES
-    ('ann', '2026-07-02 15:00+00'::timestamptz, 60.5, 'g1'), ('bea', '2026-07-02 16:00+00', 100, 'g2'), ('cid', '2026-07-02 17:00+00', 100, 'g3'), ('dan', '2026-07-02 18:00+00', 100, 'g4')) v (who, at, amount, reference);
+    ('ann', '2015-07-02 15:00+00'::timestamptz, 60.5, 'g1'), ('bea', '2015-07-02 16:00+00', 100, 'g2'), ('cid', '2015-07-02 17:00+00', 100, 'g3'), ('dan', '2015-07-02 18:00+00', 100, 'g4')) v (who, at, amount, reference);
 SELECT * FROM pg_temp.given WHERE reference LIKE 'g_' AND rule = 'gift';
 SELECT * FROM pg_temp.gift;
 SELECT rule, points, why FROM loyalty.explain(pg_temp.b('g3')) WHERE rule = 'gift';
-SELECT points FROM loyalty.quote(pg_temp.m('eve'), 20, occurred_at => '2026-07-02 19:00+00');
+SELECT points FROM loyalty.quote(pg_temp.m('eve'), 20, occurred_at => '2015-07-02 19:00+00');
 SELECT * FROM loyalty.check();
 UPDATE loyalty.purchase SET status = 'void' WHERE purchase_id = pg_temp.b('g1');
 INSERT INTO loyalty.purchase_return (purchase_id) VALUES (pg_temp.b('g3'));
 SELECT * FROM pg_temp.gift;
-SELECT points FROM loyalty.quote(pg_temp.m('eve'), 20, occurred_at => '2026-07-02 19:00+00');
+SELECT points FROM loyalty.quote(pg_temp.m('eve'), 20, occurred_at => '2015-07-02 19:00+00');
 UPDATE loyalty.purchase SET amount = amount WHERE reference LIKE 'g_' AND source = 'caps';
 SELECT * FROM pg_temp.gift;
-SELECT pg_temp.buy('eve', '2026-07-03 12:00+00', 70, 'g5') > 0 AS bought;
+SELECT pg_temp.buy('eve', '2015-07-03 12:00+00', 70, 'g5') > 0 AS bought;
 SELECT * FROM pg_temp.given WHERE reference IN ('g4', 'g5') AND rule = 'gift';
 SELECT * FROM loyalty.check();
 -- more, less, and not less than was given
@@ -127,7 +127,7 @@ SELECT loyalty.set_budget(pg_temp.p(), 'gift', 240);
 SELECT r.* FROM unnest('{100,-1,0.5,1e30,NULL}'::text[]) AS b, pg_temp.refused(format('SELECT loyalty.set_budget(pg_temp.p(), ''gift'', %L)', b)) r;
 SELECT state FROM pg_temp.refused($$SELECT loyalty.set_budget(pg_temp.p(), 'none', 1)$$);
 INSERT INTO loyalty.purchase (member_id, occurred_at, amount, reference, source)
-    SELECT pg_temp.m(who), '2026-07-06 12:00+00'::timestamptz + interval '10 minutes' * n, 15, 'h' || n, 'caps' FROM unnest('{eve,ann,dan,bea,cid}'::text[]) WITH ORDINALITY u (who, n) ORDER BY who;
+    SELECT pg_temp.m(who), '2015-07-06 12:00+00'::timestamptz + interval '10 minutes' * n, 15, 'h' || n, 'caps' FROM unnest('{eve,ann,dan,bea,cid}'::text[]) WITH ORDINALITY u (who, n) ORDER BY who;
 SELECT * FROM pg_temp.given WHERE reference LIKE 'h_' AND rule = 'gift' ORDER BY reference;
 SELECT * FROM pg_temp.gift;
 SELECT loyalty.describe(pg_temp.p(), 'gift');
@@ -136,7 +136,7 @@ SELECT rule, severity, finding, hint FROM loyalty.lint_rules(pg_temp.p()) WHERE 
 -- a rule gets a budget later: what it gave before is not of it, and stays
 SELECT loyalty.set_budget(pg_temp.p(), 'base', 30);
 UPDATE loyalty.purchase SET amount = 40 WHERE purchase_id = pg_temp.b('h1');
-SELECT pg_temp.buy('eve', '2026-07-08 12:00+00', 70, 'i1') > 0 AS bought;
+SELECT pg_temp.buy('eve', '2015-07-08 12:00+00', 70, 'i1') > 0 AS bought;
 SELECT * FROM pg_temp.given WHERE reference IN ('h1', 'i1');
 SELECT * FROM pg_temp.gift ORDER BY 1;
 SELECT * FROM loyalty.check();
@@ -158,7 +158,7 @@ SELECT loyalty.add_rule(program_id, 'star', 'activity', 'bonus', '3', caps => '{
 SELECT loyalty.add_rule(pg_temp.p(), 'visit', 'activity', 'bonus', '5', caps => '{"ever": 8}') > 0 AS visit;
 SELECT loyalty.create_household(pg_temp.p(), 'Caps home') > 0 AS home;
 SELECT count(loyalty.join_household(pg_temp.m(name), pg_temp.m('Caps home'))) FROM unnest('{ann,bea}'::text[]) name;
-INSERT INTO loyalty.activity (member_id, kind, occurred_at, reference, source) SELECT pg_temp.m(who), 'visit', '2026-08-01 12:00+00', who || n, 'caps' FROM unnest('{ann,bea,cid}'::text[]) who, generate_series(1, 3) n;
+INSERT INTO loyalty.activity (member_id, kind, occurred_at, reference, source) SELECT pg_temp.m(who), 'visit', '2015-08-01 12:00+00', who || n, 'caps' FROM unnest('{ann,bea,cid}'::text[]) who, generate_series(1, 3) n;
 SELECT m.external_id, r.rule, sum(r.points) FROM loyalty.activity a JOIN loyalty.member m USING (member_id) JOIN loyalty.entry_rule r ON r.source_id = a.activity_id WHERE a.source = 'caps' GROUP BY 1, 2 ORDER BY 1, 2;
 UPDATE loyalty.activity SET status = 'void' WHERE source = 'caps' AND reference IN ('ann1', 'cid1');
 UPDATE loyalty.activity SET attributes = '{}' WHERE source = 'caps';

@@ -151,17 +151,53 @@ extern size_t cop_put_entry(uint8 *at, uint32 delta, int64 count);
 /* copurchase_form.c: reading the stored form, and the wire form */
 extern CoreStatus cop_view(CopView *view, const uint8 *bytes, size_t length, bool with_rows);
 extern size_t cop_directory_size(const CopHeader *head);
-extern int64 cop_count(const CopView *view, uint32 item);
 extern int64 cop_integer(const CopView *view, uint32 item);
 extern CoreStatus cop_text(const CopView *view, uint32 item, const uint8 **text, size_t *length);
 extern CoreStatus cop_row_range(const CopView *view, uint32 item, uint32 *start, uint32 *middle, uint32 *end);
 extern CoreStatus cop_upper_row(const CopView *view, uint32 item, CopRow *row);
-extern int	cop_row_next(CopRow *row, uint32 *item, int64 *count);
+extern int	cop_row_number(CopRow *row, uint64 *value);
 extern bool cop_find_integer(const CopView *view, int64 value, uint32 *item);
 extern CoreStatus cop_find_text(const CopView *view, const uint8 *text, size_t length, bool *found, uint32 *item);
 extern CoreStatus cop_to_wire(const CopView *view, uint8 **wire, size_t *length, size_t prefix);
 extern CoreStatus cop_from_wire(const uint8 *wire, size_t length, size_t prefix, CopBudget *budget,
 								uint8 **bytes, size_t *stored);
+
+/* Baskets that hold an item. */
+static inline int64
+cop_count(const CopView *view, uint32 item)
+{
+	int64		count;
+
+	memcpy(&count, view->counts + 8 * (size_t) item, 8);
+	return count;
+}
+
+/* Read the next entry of a row: 1, 0 at the end, -1 where the bytes are no row. */
+static inline int
+cop_row_next(CopRow *row, uint32 *item, int64 *count)
+{
+	uint64		value;
+
+	if (row->at >= row->end)
+		return 0;
+	if (*row->at < 0x80)
+		value = *row->at++;
+	else if (!cop_row_number(row, &value))
+		return -1;
+	if (row->next >= row->nitems || (value >> 1) >= row->nitems - row->next)
+		return -1;
+	*item = row->next + (uint32) (value >> 1);
+	row->next = *item + 1;
+	*count = 1;
+	if ((value & 1) == 0)
+		return 1;
+	if (row->at < row->end && *row->at < 0x80)
+		value = *row->at++;
+	else if (!cop_row_number(row, &value) || value > INT64_MAX - 2)
+		return -1;
+	*count = (int64) value + 2;
+	return 1;
+}
 
 /* Compare two texts by their bytes, which in UTF-8 is by code point. */
 static inline int

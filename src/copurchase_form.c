@@ -56,13 +56,6 @@ read64(const uint8 *at)
 	return value;
 }
 
-/* Baskets that hold an item. */
-int64
-cop_count(const CopView *view, uint32 item)
-{
-	return read64(view->counts + 8 * (size_t) item);
-}
-
 /* An item that is an integer. */
 int64
 cop_integer(const CopView *view, uint32 item)
@@ -108,31 +101,14 @@ cop_upper_row(const CopView *view, uint32 item, CopRow *row)
 	return status;
 }
 
-/* Read the next entry: 1, 0 at the end, -1 where the bytes are no row. */
+/* Read a number; the common case of one byte was tried before. */
 int
-cop_row_next(CopRow *row, uint32 *item, int64 *count)
+cop_row_number(CopRow *row, uint64 *value)
 {
-	uint64		value;
-	size_t		n;
+	size_t		n = core_get_varint(row->at, (size_t) (row->end - row->at), value);
 
-	if (row->at >= row->end)
-		return 0;
-	n = core_get_varint(row->at, (size_t) (row->end - row->at), &value);
-	if (n == 0 || (value >> 1) >= row->nitems - row->next || row->next >= row->nitems)
-		return -1;
 	row->at += n;
-	*item = row->next + (uint32) (value >> 1);
-	row->next = *item + 1;
-	*count = 1;
-	if (value & 1)
-	{
-		n = core_get_varint(row->at, (size_t) (row->end - row->at), &value);
-		if (n == 0 || value > INT64_MAX - 2)
-			return -1;
-		row->at += n;
-		*count = (int64) value + 2;
-	}
-	return 1;
+	return n > 0;
 }
 
 /* Find an integer. */

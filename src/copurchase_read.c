@@ -8,6 +8,8 @@
  */
 #include "postgres.h"
 
+#include <math.h>
+
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "funcapi.h"
@@ -263,44 +265,75 @@ typedef struct Search
 	AffinityMeasure measure;
 	int64		min_count;
 	bool	   *in_basket;
-	Candidate  *candidate;
-	uint32	   *place;			/* by item: its candidate + 1 */
-	uint32		ncandidates;
+	Candidate  *best;			/* in order */
+	int			nbest;
+	int			k;
 } Search;
 
-/* Whether x comes before y: by score, count, and the order of items. */
-static int
-compare_candidates(const void *x, const void *y)
+/* Whether a comes before b: by score, count, and the order of items. */
+static inline bool
+comes_before(const Candidate *a, const Candidate *b)
 {
-	const Candidate *a = x;
-	const Candidate *b = y;
-
 	if (a->score != b->score)
-		return a->score > b->score ? -1 : 1;
+		return a->score > b->score;
 	if (a->n_ab != b->n_ab)
-		return a->n_ab > b->n_ab ? -1 : 1;
-	return a->item < b->item ? -1 : a->item > b->item;
+		return a->n_ab > b->n_ab;
+	return a->item < b->item;
 }
 
-/* Take a pair into account. */
+/* Put a candidate among the best, in the place of an earlier one of the same item. */
 static void
-consider(Search *s, uint32 a, uint32 b, int64 n_ab)
+keep(Search *s, const Candidate *new)
 {
-	Candidate	new = {.n_ab = n_ab,.item = b,.because = a};
-	Candidate  *old;
+	int			i = 0;
 
-	if (n_ab < s->min_count || s->in_basket[b])
+	while (i < s->nbest && s->best[i].item != new->item)
+		i++;
+	if (i < s->nbest && !comes_before(new, &s->best[i]))
 		return;
-	new.score = affinity_measure(s->measure, s->view.head.baskets, cop_count(&s->view, a), cop_count(&s->view, b), n_ab);
-	if (s->place[b] == 0)
+	if (i == s->nbest && s->nbest < s->k)
+		s->nbest++;
+	else if (i == s->nbest)
+		i--;
+	for (; i > 0 && comes_before(new, &s->best[i - 1]); i--)
+		s->best[i] = s->best[i - 1];
+	s->best[i] = *new;
+}
+
+/* The measure of a pair. */
+static double
+score_of(const Search *s, int64 n_a, int64 n_b, int64 n_ab)
+{
+	return affinity_measure(s->measure, s->view.head.baskets, n_a, n_b, n_ab);
+}
+
+/*
+ * The least count that a pair with a needs to come among the best.  Every
+ * measure falls as n_b grows, and n_b is at least n_ab; and as long as b is
+ * never bought without a, it grows with n_ab.  So what n_b = n_ab would score is
+ * a bound, and it is searched by halves.  Rounding gets a little room.
+ */
+static int64
+least_count(const Search *s, int64 n_a)
+{
+	int64		low = s->min_count;
+	int64		high = n_a + 1;
+	double		last;
+
+	if (s->nbest < s->k)
+		return low;
+	last = s->best[s->k - 1].score;
+	last -= fabs(last) * 1e-9;
+	while (low < high)
 	{
-		s->candidate[s->ncandidates++] = new;
-		s->place[b] = s->ncandidates;
-		return;
+		int64		middle = low + (high - low) / 2;
+
+		if (middle > 0 && score_of(s, n_a, middle, middle) < last)
+			low = middle + 1;
+		else
+			high = middle;
 	}
-	old = &s->candidate[s->place[b] - 1];
-	if (new.score > old->score || (new.score == old->score && n_ab > old->n_ab))
-		*old = new;
+	return low;
 }
 
 /* Look at all neighbours of an item of the basket. */
@@ -312,11 +345,13 @@ look_at_item(Search *s, uint32 a)
 	uint32		end;
 	uint32		b;
 	int64		n_ab;
+	int64		n_a = cop_count(&s->view, a);
+	int64		least = least_count(s, n_a);
 	int			got = 0;
 	const uint8 *bytes;
 
 	CopurchaseRaise(cop_row_range(&s->view, a, &start, &middle, &end));
-	if (start == end)
+	if (start == end || least > n_a)
 		return;
 	bytes = slice(s->value, s->rows_at + start, end - start);
 	CHECK_FOR_INTERRUPTS();
@@ -326,7 +361,17 @@ look_at_item(Search *s, uint32 a)
 		.next = half ? a + 1 : 0,.nitems = s->view.head.nitems};
 
 		while ((got = cop_row_next(&row, &b, &n_ab)) > 0)
-			consider(s, a, b, n_ab);
+		{
+			Candidate	new = {.n_ab = n_ab,.item = b,.because = a};
+
+			if (n_ab < least || s->in_basket[b])
+				continue;
+			new.score = score_of(s, n_a, cop_count(&s->view, b), n_ab);
+			if (s->nbest == s->k && !comes_before(&new, &s->best[s->k - 1]))
+				continue;
+			keep(s, &new);
+			least = least_count(s, n_a);
+		}
 		if (got < 0)
 			CopurchaseRaise(CORE_CORRUPT);
 	}
@@ -353,6 +398,20 @@ find_item(const CopView *view, struct varlena *text, uint32 *item)
 	return found;
 }
 
+/* Rare items first: their rows are short, and what goes with them goes with few others. */
+static int
+compare_rarity(const void *x, const void *y, void *view)
+{
+	uint32		a = *(const uint32 *) x;
+	uint32		b = *(const uint32 *) y;
+	int64		n_a = cop_count(view, a);
+	int64		n_b = cop_count(view, b);
+
+	if (n_a != n_b)
+		return n_a < n_b ? -1 : 1;
+	return a < b ? -1 : a > b;
+}
+
 /* Mark the items of the basket, and look at each once. */
 static void
 look_at_basket(Search *s, ArrayType *basket)
@@ -372,6 +431,7 @@ look_at_basket(Search *s, ArrayType *basket)
 			continue;
 		s->in_basket[item[nitems++]] = true;
 	}
+	qsort_arg(item, nitems, sizeof(uint32), compare_rarity, &s->view);
 	for (int i = 0; i < nitems; i++)
 		look_at_item(s, item[i]);
 }
@@ -390,14 +450,13 @@ measure_named(const char *name)
 	return 0;
 }
 
-/* Return the first candidates. */
+/* Return the best. */
 static void
-put_candidates(Search *s, int32 k, ReturnSetInfo *result)
+put_best(Search *s, ReturnSetInfo *result)
 {
-	qsort(s->candidate, s->ncandidates, sizeof(Candidate), compare_candidates);
-	for (uint32 i = 0; i < s->ncandidates && i < (uint32) k; i++)
+	for (int i = 0; i < s->nbest; i++)
 	{
-		const Candidate *found = &s->candidate[i];
+		const Candidate *found = &s->best[i];
 		Datum		values[4] = {item_text(&s->view, found->item), item_text(&s->view, found->because),
 		Int64GetDatum(found->n_ab), Float8GetDatum(found->score)};
 		bool		nulls[4] = {false};
@@ -424,9 +483,10 @@ loyalty_copurchase_also_bought(PG_FUNCTION_ARGS)
 	view_directory(s.value, &s.view);
 	s.rows_at = cop_directory_size(&s.view.head) + s.view.head.texts;
 	s.in_basket = palloc0((Size) s.view.head.nitems + 1);
-	s.place = palloc0(sizeof(uint32) * ((Size) s.view.head.nitems + 1));
-	s.candidate = palloc_extended(sizeof(Candidate) * ((Size) s.view.head.nitems + 1), MCXT_ALLOC_HUGE);
-	look_at_basket(&s, PG_GETARG_ARRAYTYPE_P(1));
-	put_candidates(&s, k, (ReturnSetInfo *) fcinfo->resultinfo);
+	s.best = palloc(sizeof(Candidate) * (k + 1));
+	s.k = k;
+	if (k > 0)
+		look_at_basket(&s, PG_GETARG_ARRAYTYPE_P(1));
+	put_best(&s, (ReturnSetInfo *) fcinfo->resultinfo);
 	return (Datum) 0;
 }

@@ -90,6 +90,15 @@ SELECT copurchase(items) FILTER (WHERE basket > 1000) + copurchase(items) FILTER
     copurchase(items) - copurchase(items) FILTER (WHERE basket <= 1000) = copurchase(items) FILTER (WHERE basket > 1000) AS less_a_part FROM trip;
 SELECT copurchase_rows(basket, item) = :'whole' AS by_rows FROM line;
 SELECT count(*) AS pairs_that_differ_in_text FROM (SELECT a, b, n_ab FROM pair_counts((SELECT copurchase(items::text[]) FROM trip))) t FULL JOIN (SELECT least(a, b) AS a, greatest(a, b) AS b, n_ab FROM (SELECT a COLLATE "C" AS a, b COLLATE "C" AS b, n_ab FROM pair_counts(:'whole')) s) p USING (a, b) WHERE t.n_ab IS DISTINCT FROM p.n_ab;
+-- the best of all pairs, whatever the measure: the same as sorting them all
+CREATE TABLE step AS SELECT a AS x, b AS y, n, n_a, n_b, n_ab, lift, leverage, jaccard, cosine, kulczynski, chi_square, log_likelihood, confidence_ab AS confidence, conviction_ab AS conviction FROM pairs(:'whole')
+    UNION ALL SELECT b, a, n, n_b, n_a, n_ab, lift, leverage, jaccard, cosine, kulczynski, chi_square, log_likelihood, confidence_ba, conviction_ba FROM pairs(:'whole');
+CREATE TABLE asked AS SELECT basket, items::text[] AS items, m FROM trip, unnest('{count,confidence,lift,leverage,conviction,jaccard,cosine,kulczynski,chi_square,log_likelihood}'::text[]) m WHERE basket % 150 = 0;
+WITH fast AS (SELECT basket, m, array_agg(f.score ORDER BY f.score DESC) AS scores, array_agg(f.n_ab ORDER BY f.n_ab) AS counts FROM asked, also_bought(:'whole', items, 7, m, 3) f GROUP BY 1, 2),
+slow AS (SELECT basket, m, array_agg(score ORDER BY score DESC) AS scores FROM (SELECT basket, m, y, max(score) AS score, row_number() OVER (PARTITION BY basket, m ORDER BY max(score) DESC) AS place
+    FROM (SELECT basket, m, y, CASE WHEN n_ab * n >= n_a * n_b OR m NOT IN ('chi_square', 'log_likelihood') THEN 1 ELSE -1 END * CASE m WHEN 'count' THEN n_ab ELSE (to_jsonb(step) ->> m)::float8 END AS score FROM asked JOIN step ON x = ANY (items) AND NOT y = ANY (items) WHERE n_ab >= 3) t GROUP BY basket, m, y) t WHERE place <= 7 GROUP BY 1, 2)
+SELECT m, count(*) AS baskets, count(*) FILTER (WHERE cardinality(f.scores) IS DISTINCT FROM cardinality(s.scores) OR EXISTS (SELECT FROM unnest(f.scores, s.scores) u (got, expected) WHERE got <> expected AND NOT abs(got - expected) <= 1e-9 * abs(expected))) AS differ
+  FROM fast f FULL JOIN slow s USING (basket, m) GROUP BY m ORDER BY m COLLATE "C";
 -- in parallel, and partition by partition
 SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0; SET max_parallel_workers_per_gather = 2; SET enable_partitionwise_aggregate = on;
 ALTER TABLE trip_0 SET (parallel_workers = 2);

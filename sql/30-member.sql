@@ -13,6 +13,8 @@ CREATE TABLE loyalty.member (
     joined_at   timestamptz NOT NULL DEFAULT now() CHECK (isfinite(joined_at)),
     status      text NOT NULL DEFAULT 'active' CHECK (status IN ('active', 'frozen', 'closed')),
     birthday    date CHECK (birthday BETWEEN '1850-01-01' AND '2200-01-01'),
+    birthday_since timestamptz,
+    time_zone   text,
     staff       boolean NOT NULL DEFAULT false,
     attributes  jsonb,
     created_at  timestamptz NOT NULL DEFAULT now(),
@@ -24,6 +26,8 @@ COMMENT ON TABLE loyalty.member IS 'A person in a programme; personal data does 
 COMMENT ON COLUMN loyalty.member.external_id IS 'The shop''s own key of the member, unique in the programme';
 COMMENT ON COLUMN loyalty.member.status IS 'active earns and spends; frozen earns and does not spend; closed does neither';
 COMMENT ON COLUMN loyalty.member.created_at IS 'Set by the default alone: a row that brings another time is a restored one, whose account is restored too';
+COMMENT ON COLUMN loyalty.member.birthday_since IS 'Since when this birthday stands here; kept by a trigger, so that nobody enters today for the points. The owner of the extension may set it for members that are taken over from elsewhere';
+COMMENT ON COLUMN loyalty.member.time_zone IS 'In which the member''s birthday and anniversary begin; NULL: the programme''s';
 COMMENT ON COLUMN loyalty.member.attributes IS 'What rules may know of the member, as member.attributes ->> ''key''';
 
 CREATE TYPE loyalty.hold AS (

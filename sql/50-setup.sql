@@ -596,8 +596,43 @@ CREATE TRIGGER keep_member_key BEFORE UPDATE OF member_id, program_id ON loyalty
     FOR EACH ROW WHEN (OLD.member_id <> NEW.member_id OR OLD.program_id <> NEW.program_id)
     EXECUTE FUNCTION loyalty.keep_member();
 
+CREATE FUNCTION loyalty.keep_birthday() RETURNS trigger
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    -- a restored member brings the time
+    IF TG_OP = 'INSERT' THEN
+        IF NEW.created_at = now() THEN
+            NEW.birthday_since := now();
+        END IF;
+    ELSIF NEW.birthday IS DISTINCT FROM OLD.birthday THEN
+        NEW.birthday_since := now();
+    END IF;
+    IF NEW.birthday IS NULL THEN
+        NEW.birthday_since := NULL;
+    END IF;
+    IF NEW.time_zone IS NOT NULL THEN
+        -- a name, and one that the server knows; looking it up in pg_timezone_names reads hundreds of files
+        IF NEW.time_zone !~ '^[A-Za-z_]+(/[A-Za-z0-9_+-]+)*$' THEN
+            RAISE EXCEPTION 'no name of a time zone' USING ERRCODE = '22023';
+        END IF;
+        PERFORM now() AT TIME ZONE NEW.time_zone;
+    END IF;
+    RETURN NEW;
+EXCEPTION WHEN invalid_parameter_value THEN
+    RAISE EXCEPTION 'time zone "%" is not known', left(NEW.time_zone, 200)
+        USING ERRCODE = 'LY304', HINT = 'pg_timezone_names lists them; Europe/London is one.';
+END
+$$;
+COMMENT ON FUNCTION loyalty.keep_birthday() IS 'Notes since when a member''s birthday is known, and refuses (LY304) a time zone that is not';
+REVOKE ALL ON FUNCTION loyalty.keep_birthday() FROM PUBLIC;
+CREATE TRIGGER keep_birthday BEFORE INSERT ON loyalty.member
+    FOR EACH ROW WHEN (NEW.birthday IS NOT NULL OR NEW.time_zone IS NOT NULL OR NEW.birthday_since IS NOT NULL) EXECUTE FUNCTION loyalty.keep_birthday();
+CREATE TRIGGER keep_birthday_change BEFORE UPDATE OF birthday, birthday_since, time_zone ON loyalty.member
+    FOR EACH ROW EXECUTE FUNCTION loyalty.keep_birthday();
+
 CREATE FUNCTION loyalty.enroll(program_id integer, external_id text, joined_at timestamptz DEFAULT now(),
-        birthday date DEFAULT NULL, staff boolean DEFAULT false, attributes jsonb DEFAULT NULL, referral_code text DEFAULT NULL) RETURNS bigint
+        birthday date DEFAULT NULL, staff boolean DEFAULT false, attributes jsonb DEFAULT NULL, referral_code text DEFAULT NULL, time_zone text DEFAULT NULL) RETURNS bigint
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_variable
@@ -605,8 +640,8 @@ DECLARE
     id bigint;
 BEGIN
     PERFORM loyalty.require_program(program_id);
-    INSERT INTO loyalty.member (program_id, external_id, joined_at, birthday, staff, attributes)
-        VALUES (program_id, external_id, joined_at, birthday, staff, attributes)
+    INSERT INTO loyalty.member (program_id, external_id, joined_at, birthday, staff, attributes, time_zone)
+        VALUES (program_id, external_id, joined_at, birthday, staff, attributes, time_zone)
         ON CONFLICT ON CONSTRAINT member_program_id_external_id_key DO NOTHING RETURNING member_id INTO id;
     IF id IS NULL THEN
         -- whoever was merged into another member is that one

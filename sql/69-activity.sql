@@ -22,15 +22,25 @@ CREATE TABLE loyalty.activity_policy (
     fields              text[] CHECK (cardinality(fields) > 0 AND array_position(fields, NULL) IS NULL),
     complete_kind       text CHECK (complete_kind <> kind),
     completes           text,
+    days_before         integer CHECK (days_before BETWEEN 0 AND 60),
+    held_days           integer CHECK (held_days BETWEEN 0 AND 3650),
+    catch_up_days       integer CHECK (catch_up_days BETWEEN 0 AND 180),
+    leap_day            text CHECK (leap_day IN ('02-28', '03-01')),
     on_fail             text NOT NULL DEFAULT 'refuse' CHECK (on_fail IN ('refuse', 'reject')),
     set_at              timestamptz NOT NULL DEFAULT now(),
     set_by              name NOT NULL DEFAULT session_user,
     PRIMARY KEY (program_id, kind),
+    CONSTRAINT activity_policy_occasion_check CHECK (num_nonnulls(days_before, held_days, catch_up_days, leap_day) IN (0, 4)
+                                                     AND (days_before IS NULL OR (kind IN ('birthday', 'anniversary') AND once_per_subject))),
     CONSTRAINT activity_policy_complete_check CHECK (complete_kind IS NULL OR (fields IS NOT NULL AND once_per_subject))
 );
 COMMENT ON TABLE loyalty.activity_policy IS 'What an activity of a kind must be to earn; see set_activity_policy';
 COMMENT ON COLUMN loyalty.activity_policy.quota_per_subject IS 'So many of a subject earn in full; of each so many more, times falling once more';
 COMMENT ON COLUMN loyalty.activity_policy.completes IS 'It is what a member gets for all fields of that kind';
+COMMENT ON COLUMN loyalty.activity_policy.days_before IS 'An occasion, see set_occasion: its points come so many days before; NULL: none, likewise below';
+COMMENT ON COLUMN loyalty.activity_policy.held_days IS 'So long before that day its date must stand in the books';
+COMMENT ON COLUMN loyalty.activity_policy.catch_up_days IS 'So many days later the job still makes up for one that it missed';
+COMMENT ON COLUMN loyalty.activity_policy.leap_day IS 'When 29 February is celebrated in other years';
 CREATE TRIGGER configuration_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON loyalty.activity_policy
     FOR EACH STATEMENT EXECUTE FUNCTION loyalty.configuration_changed();
 
@@ -77,7 +87,7 @@ AS $$
 BEGIN
     PERFORM loyalty.require_program(program_id);
     IF EXISTS (SELECT FROM loyalty.activity_policy q WHERE q.program_id = program_id
-               AND ((q.kind = kind AND q.completes IS NOT NULL) OR (q.kind = complete_kind AND q.completes IS DISTINCT FROM kind))) THEN
+               AND ((q.kind = kind AND num_nonnulls(q.completes, q.days_before) > 0) OR (q.kind = complete_kind AND q.completes IS DISTINCT FROM kind))) THEN
         RAISE EXCEPTION 'kind "%" has another policy', coalesce(complete_kind, kind) USING ERRCODE = 'LY162', HINT = 'Take another complete_kind.';
     END IF;
     DELETE FROM loyalty.activity_policy q WHERE q.program_id = program_id AND (q.kind = kind OR q.completes = kind);
@@ -200,6 +210,10 @@ DECLARE
 BEGIN
     IF p.completes IS NOT NULL THEN
         RETURN CASE WHEN NOT loyalty.set_complete(p.program_id, p.completes, persons) THEN format('comes when all of %s is there', p.completes) END;
+    END IF;
+    IF p.days_before IS NOT NULL THEN
+        -- whose date is when, and whether it stood there, was looked at by the job
+        RETURN CASE WHEN v.source <> 'loyalty:' || p.kind THEN 'comes from loyalty.birthdays alone' END;
     END IF;
     fault := CASE
         WHEN (p.once_per_subject OR p.verified_purchase OR p.quota_per_subject IS NOT NULL OR p.fields IS NOT NULL) AND coalesce(subject, '') = '' THEN 'names no subject'
@@ -368,7 +382,9 @@ CREATE FUNCTION loyalty.policy_text(p loyalty.activity_policy) RETURNS text
 AS $$
     SELECT concat_ws('; ',
         CASE WHEN p.completes IS NOT NULL THEN format('once, when all of %s is there', p.completes) WHEN p.fields IS NOT NULL THEN format('for each of %s', array_to_string(p.fields, ', ')) END,
-        CASE WHEN p.once_per_subject AND p.completes IS NULL THEN 'once per subject' END,
+        CASE WHEN p.days_before = 0 THEN format('once a year, on the %s', p.kind) WHEN p.days_before > 0 THEN format('once a year, %s days before the %s', p.days_before, p.kind) END,
+        CASE WHEN p.held_days > 0 THEN format('whose date is known %s days before', p.held_days) END,
+        CASE WHEN p.once_per_subject AND p.completes IS NULL AND p.days_before IS NULL THEN 'once per subject' END,
         CASE WHEN p.verified_purchase THEN 'for an article that the member bought and kept' END,
         CASE WHEN p.quota_per_subject IS NOT NULL THEN format('in full for the first %s of a subject, then times %s for every further %s', p.quota_per_subject, p.falling, p.quota_per_subject) END,
         CASE WHEN p.window_days IS NOT NULL THEN format('within %s days of delivery', p.window_days) END,

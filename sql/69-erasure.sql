@@ -55,7 +55,7 @@ BEGIN
     INSERT INTO loyalty.consent_change (member_id, purpose, channel, occurred_at, given, source)
         SELECT people[1], c.purpose, c.channel, greatest(c.since, now()), false, 'erasure' FROM loyalty.current_consents(people[1]) c WHERE c.given;
     PERFORM set_config('loyalty.reason', reason, true);
-    UPDATE loyalty.member m SET status = 'closed', external_id = 'erased ' || encode(loyalty.make_nonce(), 'hex'), birthday = NULL, attributes = NULL
+    UPDATE loyalty.member m SET status = 'closed', external_id = 'erased ' || encode(loyalty.make_nonce(), 'hex'), birthday = NULL, time_zone = NULL, attributes = NULL
         WHERE m.member_id = ANY (people);
     PERFORM set_config('loyalty.reason', reason_before, true);
     UPDATE loyalty.held_award h SET detail = NULL WHERE h.account_id = ANY (people) AND h.detail IS NOT NULL;

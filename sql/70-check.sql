@@ -74,7 +74,7 @@ AS $$
     UNION ALL
     SELECT 'of an erased member nothing is left', x.member_id, x.what
         FROM (SELECT p.member_id, 'field ' || p.field FROM loyalty.person p UNION ALL SELECT i.member_id, 'a contact, ' || i.kind FROM loyalty.identity i
-              UNION ALL SELECT m.member_id, 'birthday or attributes' FROM loyalty.member m WHERE m.birthday IS NOT NULL OR m.attributes IS NOT NULL
+              UNION ALL SELECT m.member_id, 'birthday or attributes' FROM loyalty.member m WHERE num_nonnulls(m.birthday, m.time_zone, m.attributes) > 0
               UNION ALL SELECT m.member_id, 'it is not closed' FROM loyalty.member m WHERE m.status <> 'closed') AS x (member_id, what)
         WHERE EXISTS (SELECT FROM loyalty.erasure e WHERE e.member_id = x.member_id)
     UNION ALL
@@ -272,6 +272,8 @@ AS $$
     UNION ALL
     SELECT * FROM loyalty.check_activities()
     UNION ALL
+    SELECT * FROM loyalty.check_occasions()
+    UNION ALL
     SELECT * FROM loyalty.check_limits()
     UNION ALL
     SELECT * FROM loyalty.check_caps()
@@ -281,7 +283,7 @@ AS $$
                      ('activity', 'award_insert'), ('activity', 'award_update'), ('activity', 'refuse_change'), ('activity', 'refuse_key_change'),
                      ('purchase_return', 'take_returns'), ('purchase_return', 'refuse_change'), ('returned', 'refuse_change'),
                      ('entry', 'refuse_change'), ('tier_change', 'refuse_change'), ('account', 'refuse_change'), ('household_member', 'refuse_change'), ('held_award', 'refuse_change'), ('activity_admission', 'refuse_change'), ('activity_policy', 'configuration_changed'), ('cashier', 'configuration_changed'), ('rule_budget', 'configuration_changed'), ('rule_budget', 'refuse_change'), ('rule_budget', 'write_audit'),
-                     ('member', 'open_accounts'), ('member', 'follow_member'), ('member', 'keep_member'), ('member', 'keep_member_key'), ('rule_version', 'keep_version'),
+                     ('member', 'open_accounts'), ('member', 'follow_member'), ('member', 'keep_member'), ('member', 'keep_member_key'), ('member', 'keep_birthday'), ('member', 'keep_birthday_change'), ('rule_version', 'keep_version'),
                      ('voucher', 'keep_voucher'), ('voucher', 'refuse_change'), ('voucher_key', 'refuse_change'), ('checkpoint', 'refuse_change'), ('checkpoint_leaf', 'refuse_change'), ('checkpoint_node', 'refuse_change'),
                      ('reward', 'keep_reward'), ('reward', 'refuse_change'), ('claim', 'keep_claim'), ('claim', 'refuse_change'),
                      ('coupon_pool', 'keep_coupon'), ('coupon_pool', 'refuse_change'), ('coupon', 'keep_coupon'), ('coupon', 'refuse_change'),

@@ -17,6 +17,7 @@
 
 #include "award.h"
 #include "compat.h"
+#include "source.h"
 
 /* Tell whether something is to be asked about events of a kind in a programme. */
 bool
@@ -106,5 +107,15 @@ AdmitRead(const Program *program, Event *event)
 void
 AdmitComplete(Event **event, int n)
 {
-	ask("SELECT loyalty.complete_sets($1) WHERE $2", event, n);
+	bool		before = SourceReceiving(true);
+
+	PG_TRY();
+	{
+		ask("SELECT loyalty.complete_sets($1) WHERE $2", event, n);
+	}
+	PG_FINALLY();
+	{
+		SourceReceiving(before);
+	}
+	PG_END_TRY();
 }

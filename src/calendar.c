@@ -155,22 +155,52 @@ calendar_period_start(int32 day, CalendarPeriod period)
 	return day;
 }
 
-/* Tell whether a day is the anniversary of a birthday; 29 February is celebrated on 28 February. */
-bool
-calendar_is_anniversary(int32 birthday, int32 day)
+/* The day on which a date is celebrated in a year; 29 February, where there is none, on the day before or after it. */
+static int32
+celebrated_in(int32 date, int year, bool leaps_to_march)
 {
-	int			birth_year;
-	int			birth_month;
-	int			birth_day;
+	int			first_year;
+	int			month;
+	int			day_of_month;
+
+	calendar_civil(date, &first_year, &month, &day_of_month);
+	if (month == 2 && day_of_month == 29 && !is_leap(year))
+		return clamp_day(leaps_to_march ? day_number(year, 3, 1) : day_number(year, 2, 28));
+	return clamp_day(day_number(year, month, day_of_month));
+}
+
+/* The year of a day. */
+static int
+year_of(int32 day)
+{
 	int			year;
 	int			month;
 	int			day_of_month;
 
-	calendar_civil(birthday, &birth_year, &birth_month, &birth_day);
 	calendar_civil(day, &year, &month, &day_of_month);
-	if (birth_month == 2 && birth_day == 29 && !is_leap(year))
-		birth_day = 28;
-	return month == birth_month && day_of_month == birth_day;
+	return year;
+}
+
+/* Tell whether a day is the anniversary of a birthday; 29 February is celebrated on 28 February. */
+bool
+calendar_is_anniversary(int32 birthday, int32 day)
+{
+	return day == celebrated_in(birthday, year_of(day), false);
+}
+
+/* The last day from first to last on which a date is celebrated, in a year after its own; CALENDAR_NEVER where there is none. */
+int32
+calendar_celebration(int32 date, int32 first, int32 last, bool leaps_to_march)
+{
+	/* whatever was celebrated before the year before is longer ago than in that one */
+	for (int year = year_of(last); year >= year_of(last) - 1; year--)
+	{
+		int32		day = celebrated_in(date, year, leaps_to_march);
+
+		if (day >= first && day <= last && year > year_of(date))
+			return day;
+	}
+	return CALENDAR_NEVER;
 }
 
 /* The first day after the next fixed day of the year that is later than a day. */

@@ -55,6 +55,7 @@ extern int32 calendar_add_months(int32 day, int months);
 extern int	calendar_weekday(int32 day);
 extern int32 calendar_period_start(int32 day, CalendarPeriod period);
 extern bool calendar_is_anniversary(int32 birthday, int32 day);
+extern int32 calendar_celebration(int32 date, int32 first, int32 last, bool leaps_to_march);
 extern int32 calendar_slides_until(const ExpiryPolicy *policy, int32 last_day);
 extern int32 calendar_expires_on(const ExpiryPolicy *policy, int32 available_from);
 

@@ -4,13 +4,16 @@
  *
  * The source of an attached table is for its rows alone: whoever could take a
  * reference there first would keep the table's own row out for ever.  The list
- * is kept for the session and read again when any relation changed.
+ * is kept for the session and read again when any relation changed.  Sources
+ * "loyalty:..." are the engine's own and its owner's, whose jobs use them.
  */
 #include "source.h"
 
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -18,13 +21,13 @@
 #include "errors.h"
 #include "program.h"
 
-static bool is_receiving = false;	/* rows of an attached table are being received */
+static bool is_receiving = false;	/* rows of an attached table, or the engine's own, are being inserted */
 static MemoryContext context = NULL;
 static List *sources = NIL;		/* of char */
 static bool fresh = false;		/* the list was read, when the generation was: */
 static uint64 generation = 0;
 
-/* Let rows of attached tables in, or no more; returns what was so before. */
+/* Let rows of attached tables, or of the engine, in, or no more; returns what was so before. */
 bool
 SourceReceiving(bool receiving)
 {
@@ -64,6 +67,22 @@ read_sources(void)
 	fresh = true;
 }
 
+/* Refuse a source of the engine's to whoever is not its owner, as whom the triggers run. */
+static void
+check_own(const text *value)
+{
+	static const char own[] = "loyalty:";
+
+	if (VARSIZE_ANY_EXHDR(value) < sizeof(own) - 1 ||
+		memcmp(VARDATA_ANY(value), own, sizeof(own) - 1) != 0 ||
+		has_privs_of_role(GetOuterUserId(), GetUserId()))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_LY_FORGED_CALL),
+			 errmsg("sources that begin with \"%s\" are the engine's own", own),
+			 errhint("Give another source.")));
+}
+
 /* Refuse a source that belongs to an attached table, except to the rows of that table. */
 void
 SourceCheck(Datum source)
@@ -73,10 +92,9 @@ SourceCheck(Datum source)
 
 	if (is_receiving || source == (Datum) 0)
 		return;
-	read_sources();
-	if (sources == NIL)
-		return;
 	value = DatumGetTextPP(source);
+	check_own(value);
+	read_sources();
 	foreach(cell, sources)
 	{
 		const char *reserved = lfirst(cell);

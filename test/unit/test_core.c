@@ -271,6 +271,12 @@ test_calendar(void)
 	CHECK(calendar_is_anniversary(calendar_day(2000, 2, 29), calendar_day(2023, 2, 28)));
 	CHECK(!calendar_is_anniversary(calendar_day(2000, 2, 29), calendar_day(2024, 2, 28)));
 	CHECK(calendar_is_anniversary(calendar_day(2000, 2, 29), calendar_day(2024, 2, 29)));
+	CHECK(calendar_celebration(calendar_day(2000, 2, 29), calendar_day(2023, 2, 20), calendar_day(2023, 3, 5), false) == calendar_day(2023, 2, 28));
+	CHECK(calendar_celebration(calendar_day(2000, 2, 29), calendar_day(2023, 2, 20), calendar_day(2023, 3, 5), true) == calendar_day(2023, 3, 1));
+	CHECK(calendar_celebration(calendar_day(2000, 2, 29), calendar_day(2024, 2, 20), calendar_day(2024, 3, 5), true) == calendar_day(2024, 2, 29));
+	CHECK(calendar_celebration(calendar_day(1990, 12, 30), calendar_day(2023, 12, 27), calendar_day(2024, 1, 3), false) == calendar_day(2023, 12, 30));
+	CHECK(calendar_celebration(calendar_day(1990, 12, 30), calendar_day(2023, 12, 31), calendar_day(2024, 1, 6), false) == CALENDAR_NEVER);
+	CHECK(calendar_celebration(calendar_day(2024, 1, 3), calendar_day(2024, 1, 1), calendar_day(2024, 1, 6), false) == CALENDAR_NEVER);
 	CHECK(calendar_expires_on(&month, calendar_day(2024, 5, 17)) == calendar_day(2025, 6, 1));
 	CHECK(calendar_expires_on(&month, calendar_day(2024, 5, 1)) == calendar_day(2025, 5, 1));
 	CHECK(calendar_expires_on(&day, calendar_day(2024, 1, 31)) == calendar_day(2024, 2, 29));

@@ -124,6 +124,6 @@ CREATE TRIGGER write_audit AFTER INSERT OR UPDATE OR DELETE ON loyalty.cashier_l
     FOR EACH ROW EXECUTE FUNCTION loyalty.write_audit('program_id,cashier');
 -- enrolling is daily business; what flags a member, closes it or moves its dates is not
 CREATE TRIGGER write_audit AFTER UPDATE ON loyalty.member
-    FOR EACH ROW WHEN (OLD.* IS DISTINCT FROM NEW.*) EXECUTE FUNCTION loyalty.write_audit('member_id', 'external_id,birthday,attributes');
+    FOR EACH ROW WHEN (OLD.* IS DISTINCT FROM NEW.*) EXECUTE FUNCTION loyalty.write_audit('member_id', 'external_id,birthday,birthday_since,time_zone,attributes');
 CREATE TRIGGER write_audit_of_staff AFTER INSERT ON loyalty.member
-    FOR EACH ROW WHEN (NEW.staff) EXECUTE FUNCTION loyalty.write_audit('member_id', 'external_id,birthday,attributes');
+    FOR EACH ROW WHEN (NEW.staff) EXECUTE FUNCTION loyalty.write_audit('member_id', 'external_id,birthday,birthday_since,time_zone,attributes');

@@ -286,12 +286,12 @@ BEGIN
     FROM (SELECT p.purchase_id AS source_id, p.member_id, p.occurred_at, p.recorded_at, a.merged_into, g.time_zone, g.points_scale, v.challenge_id, v.value
           FROM unnest(sources) s JOIN loyalty.purchase p ON p.purchase_id = s JOIN loyalty.account a ON a.account_id = p.member_id JOIN loyalty.program g USING (program_id)
                CROSS JOIN LATERAL loyalty.worth_of_purchase(g.program_id, p) v
-          WHERE p.status <> 'void'
+          WHERE p.status <> 'void' AND NOT EXISTS (SELECT FROM loyalty.held_award h WHERE h.source_id = p.purchase_id AND (h.released_at IS NULL OR h.refused_at IS NOT NULL))
           UNION ALL
           SELECT t.activity_id, t.member_id, t.occurred_at, t.recorded_at, a.merged_into, g.time_zone, g.points_scale, v.challenge_id, v.value
           FROM unnest(sources) s JOIN loyalty.activity t ON t.activity_id = s JOIN loyalty.account a ON a.account_id = t.member_id JOIN loyalty.program g USING (program_id)
                CROSS JOIN LATERAL loyalty.worth_of_activity(g.program_id, t) v
-          WHERE t.status <> 'void') w
+          WHERE t.status <> 'void' AND NOT EXISTS (SELECT FROM loyalty.held_award h WHERE h.source_id = t.activity_id AND (h.released_at IS NULL OR h.refused_at IS NOT NULL))) w
          JOIN loyalty.challenge c USING (challenge_id)
          CROSS JOIN LATERAL (SELECT CASE
              WHEN c.metric = 'points' THEN (SELECT sum(e.points) FROM loyalty.entry e WHERE e.source_id = w.source_id AND e.kind IN ('earn', 'correct', 'return')

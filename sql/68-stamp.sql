@@ -464,7 +464,7 @@ BEGIN
     RETURN QUERY WITH decided AS (
         SELECT d.card_id, coalesce(a.merged_into, a.account_id) AS member_id, d.lines
         FROM loyalty.account a CROSS JOIN LATERAL loyalty.decide_stamps(a.program_id, p) d
-        WHERE decide AND a.account_id = p.member_id),
+        WHERE decide AND a.account_id = p.member_id AND NOT loyalty.counts_not(p.purchase_id)),
     posted AS (
         SELECT t.card_id, coalesce(a.merged_into, a.account_id) AS member_id, loyalty.sum(t.lots) AS lots, max(t.stamp_id) AS last
         FROM loyalty.stamp t JOIN loyalty.account a ON a.account_id = t.member_id

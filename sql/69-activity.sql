@@ -3,9 +3,11 @@
  * says what one must be to earn; what the rules give comes after.
  *
  * What was decided about an activity is a row of activity_admission, written in
- * the transaction of its INSERT under the lock of its member's account, and
- * never changed.  Its unique indexes hold what may be paid once; a row whose
- * activity was refused claims nothing.
+ * the transaction of its INSERT under the lock of its member's account.  Its
+ * unique indexes hold what may be paid once; a row whose activity was refused
+ * claims nothing.  What is void, or refused by a person, gives back what it had
+ * claimed; an activity that is void no more claims it again, as far as it is
+ * still to be had.
  */
 
 CREATE TABLE loyalty.activity_policy (
@@ -57,13 +59,15 @@ CREATE TABLE loyalty.activity_admission (
     verdict     text NOT NULL CHECK (verdict IN ('paid', 'held', 'refused')),
     reason      text,
     decided_at  timestamptz NOT NULL DEFAULT now(),
+    given_back_at timestamptz,
     CONSTRAINT activity_admission_reason_check CHECK ((verdict = 'refused') <= (reason IS NOT NULL AND NOT once AND fingerprint IS NULL AND number IS NULL))
 );
-CREATE UNIQUE INDEX activity_admission_once_idx ON loyalty.activity_admission (program_id, kind, member_id, subject) WHERE once;
-CREATE UNIQUE INDEX activity_admission_fingerprint_idx ON loyalty.activity_admission (program_id, fingerprint) WHERE fingerprint IS NOT NULL;
+CREATE UNIQUE INDEX activity_admission_once_idx ON loyalty.activity_admission (program_id, kind, member_id, subject) WHERE once AND given_back_at IS NULL;
+CREATE UNIQUE INDEX activity_admission_fingerprint_idx ON loyalty.activity_admission (program_id, fingerprint) WHERE fingerprint IS NOT NULL AND given_back_at IS NULL;
 COMMENT ON TABLE loyalty.activity_admission IS 'What was decided about each activity of a kind that has a policy; written with it, kept for ever';
 COMMENT ON COLUMN loyalty.activity_admission.once IS 'It is the member''s one of its subject';
 COMMENT ON COLUMN loyalty.activity_admission.number IS 'The how-manieth of its subject, of all members, where there is a quota';
+COMMENT ON COLUMN loyalty.activity_admission.given_back_at IS 'Since then its subject, fingerprint and number are free for others; NULL: they are its own';
 COMMENT ON COLUMN loyalty.activity_admission.factor IS 'Its points are what the rules give times this; NULL: 1';
 CREATE TRIGGER refuse_change BEFORE DELETE OR TRUNCATE ON loyalty.activity_admission
     FOR EACH STATEMENT EXECUTE FUNCTION loyalty.refuse_change('transaction');
@@ -73,9 +77,13 @@ CREATE TABLE loyalty.activity_quota (
     kind        text NOT NULL,
     subject     text NOT NULL,
     counted     bigint NOT NULL CHECK (counted > 0),
+    taken       bigint NOT NULL,
+    freed       bigint[] NOT NULL DEFAULT '{}',
     PRIMARY KEY (program_id, kind, subject)
 ) WITH (fillfactor = 50);
-COMMENT ON TABLE loyalty.activity_quota IS 'How many activities of a kind a subject has had, where a policy has a quota; a void one still counts';
+COMMENT ON TABLE loyalty.activity_quota IS 'How many activities of a kind a subject has had, where a policy has a quota';
+COMMENT ON COLUMN loyalty.activity_quota.taken IS 'The number that was given last';
+COMMENT ON COLUMN loyalty.activity_quota.freed IS 'Numbers up to counted that were given back, ascending; the next activity gets the first of them';
 
 CREATE FUNCTION loyalty.set_activity_policy(program_id integer, kind text, once_per_subject boolean DEFAULT false, needs_approval boolean DEFAULT false,
         verified_purchase boolean DEFAULT false, quota_per_subject integer DEFAULT NULL, falling numeric DEFAULT 0, window_days integer DEFAULT NULL,
@@ -161,9 +169,11 @@ AS $$
                    WHERE p.program_id = set_complete.program_id AND p.kind = set_complete.kind AND p.fields IS NOT NULL
                          AND NOT EXISTS (SELECT FROM unnest(p.fields) f
                                          WHERE NOT EXISTS (SELECT FROM loyalty.activity_admission a
-                                                           WHERE a.program_id = p.program_id AND a.kind = p.kind AND a.member_id = ANY (persons) AND a.subject = f AND a.once)))
+                                                           WHERE a.program_id = p.program_id AND a.kind = p.kind AND a.member_id = ANY (persons) AND a.subject = f
+                                                                 AND a.once AND a.given_back_at IS NULL
+                                                                 AND NOT EXISTS (SELECT FROM loyalty.held_award h WHERE h.source_id = a.activity_id AND (h.released_at IS NULL OR h.refused_at IS NOT NULL)))))
 $$;
-COMMENT ON FUNCTION loyalty.set_complete(integer, text, bigint[]) IS 'Whether a member has filled in every field of a kind';
+COMMENT ON FUNCTION loyalty.set_complete(integer, text, bigint[]) IS 'Whether a member has filled in every field of a kind, none of which waits';
 REVOKE ALL ON FUNCTION loyalty.set_complete(integer, text, bigint[]) FROM PUBLIC;
 
 CREATE FUNCTION loyalty.promptness_fault(v loyalty.activity, days integer, persons bigint[], zone text) RETURNS text
@@ -249,32 +259,49 @@ $$;
 COMMENT ON FUNCTION loyalty.falling_factor(numeric, integer, bigint) IS 'What the how-manieth of a subject is worth: 1 within the quota, times falling for every quota that is full, cut to twelve decimals';
 REVOKE ALL ON FUNCTION loyalty.falling_factor(numeric, integer, bigint) FROM PUBLIC;
 
+CREATE FUNCTION loyalty.claim_fault(program_id integer, kind text, persons bigint[], subject text, once boolean, fingerprint text) RETURNS text
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE
+        WHEN once AND EXISTS (SELECT FROM loyalty.activity_admission a
+                              WHERE a.program_id = claim_fault.program_id AND a.kind = claim_fault.kind AND a.member_id = ANY (persons)
+                                    AND a.subject = claim_fault.subject AND a.once AND a.given_back_at IS NULL) THEN 'is not the member''s first of its subject'
+        WHEN EXISTS (SELECT FROM loyalty.activity_admission a
+                     WHERE a.program_id = claim_fault.program_id AND a.fingerprint = claim_fault.fingerprint AND a.given_back_at IS NULL) THEN 'has a fingerprint that was used before' END
+$$;
+COMMENT ON FUNCTION loyalty.claim_fault(integer, text, bigint[], text, boolean, text) IS 'Why a member cannot claim a subject or fingerprint, NULL where it can';
+REVOKE ALL ON FUNCTION loyalty.claim_fault(integer, text, bigint[], text, boolean, text) FROM PUBLIC;
+
+CREATE FUNCTION loyalty.take_number(program_id integer, kind text, subject text) RETURNS bigint
+    LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+    INSERT INTO loyalty.activity_quota AS q VALUES (program_id, kind, subject, 1, 1)
+        ON CONFLICT ON CONSTRAINT activity_quota_pkey DO UPDATE
+        SET counted = CASE WHEN q.freed = '{}' THEN q.counted + 1 ELSE q.counted END, taken = coalesce(q.freed[1], q.counted + 1), freed = q.freed[2:]
+        RETURNING q.taken
+$$;
+COMMENT ON FUNCTION loyalty.take_number(integer, text, text) IS 'The next number of a subject under a quota; one that was given back comes first';
+REVOKE ALL ON FUNCTION loyalty.take_number(integer, text, text) FROM PUBLIC;
+
 CREATE FUNCTION loyalty.claim_activity(p loyalty.activity_policy, v loyalty.activity, persons bigint[], OUT fault text, OUT factor numeric)
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    once boolean := p.once_per_subject;
     named text := CASE WHEN p.completes IS NOT NULL THEN '' ELSE v.subject END;
     print text := CASE WHEN p.unique_fingerprint THEN v.attributes ->> 'fingerprint' END;
     n bigint;
 BEGIN
-    IF once AND EXISTS (SELECT FROM loyalty.activity_admission a
-                        WHERE a.program_id = p.program_id AND a.kind = p.kind AND a.member_id = ANY (persons) AND a.subject = named AND a.once) THEN
-        fault := 'is not the member''s first of its subject';
-        RETURN;
-    END IF;
-    IF print IS NOT NULL AND EXISTS (SELECT FROM loyalty.activity_admission a WHERE a.program_id = p.program_id AND a.fingerprint = print) THEN
-        fault := 'has a fingerprint that was used before';
+    fault := loyalty.claim_fault(p.program_id, p.kind, persons, named, p.once_per_subject, print);
+    IF fault IS NOT NULL THEN
         RETURN;
     END IF;
     INSERT INTO loyalty.activity_admission (activity_id, program_id, kind, member_id, subject, once, fingerprint, verdict)
-        VALUES (v.activity_id, p.program_id, p.kind, v.member_id, named, once, print, CASE WHEN p.needs_approval THEN 'held' ELSE 'paid' END)
+        VALUES (v.activity_id, p.program_id, p.kind, v.member_id, named, p.once_per_subject, print, CASE WHEN p.needs_approval THEN 'held' ELSE 'paid' END)
         ON CONFLICT DO NOTHING;
     IF NOT FOUND THEN
         fault := CASE WHEN print IS NOT NULL THEN 'has a fingerprint that was used before' ELSE 'is not the member''s first of its subject' END;
     ELSIF p.quota_per_subject IS NOT NULL THEN
-        INSERT INTO loyalty.activity_quota AS q VALUES (p.program_id, p.kind, named, 1)
-            ON CONFLICT ON CONSTRAINT activity_quota_pkey DO UPDATE SET counted = q.counted + 1 RETURNING q.counted INTO n;
+        n := loyalty.take_number(p.program_id, p.kind, named);
         factor := loyalty.falling_factor(p.falling, p.quota_per_subject, n);
         UPDATE loyalty.activity_admission a SET number = n, factor = claim_activity.factor WHERE a.activity_id = v.activity_id;
     END IF;
@@ -282,6 +309,69 @@ END
 $$;
 COMMENT ON FUNCTION loyalty.claim_activity(loyalty.activity_policy, loyalty.activity, bigint[]) IS 'Claims what an activity may be paid for once and counts it against a quota, or says why it cannot';
 REVOKE ALL ON FUNCTION loyalty.claim_activity(loyalty.activity_policy, loyalty.activity, bigint[]) FROM PUBLIC;
+
+CREATE FUNCTION loyalty.give_claims_back(activity_ids bigint[]) RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    a loyalty.activity_admission;
+BEGIN
+    FOR a IN SELECT q.* FROM loyalty.activity_admission q WHERE q.activity_id = ANY (activity_ids) AND q.verdict <> 'refused' AND q.given_back_at IS NULL
+             ORDER BY q.program_id, q.kind, q.subject, q.activity_id FOR NO KEY UPDATE LOOP
+        UPDATE loyalty.activity_admission q SET given_back_at = now() WHERE q.activity_id = a.activity_id;
+        UPDATE loyalty.activity_quota q SET freed = ARRAY(SELECT u FROM unnest(q.freed || a.number) u ORDER BY u)
+            WHERE (q.program_id, q.kind, q.subject) = (a.program_id, a.kind, a.subject) AND a.number IS NOT NULL;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION loyalty.give_claims_back(bigint[]) IS 'Gives back, once, the subjects, fingerprints and numbers of activities that are void or refused';
+REVOKE ALL ON FUNCTION loyalty.give_claims_back(bigint[]) FROM PUBLIC;
+
+CREATE FUNCTION loyalty.claim_again(a loyalty.activity_admission) RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    fault text := loyalty.claim_fault(a.program_id, a.kind, loyalty.persons_of(a.member_id), a.subject, a.once, a.fingerprint);
+    p loyalty.activity_policy;
+    n bigint;
+BEGIN
+    IF fault IS NULL THEN
+        BEGIN
+            UPDATE loyalty.activity_admission q SET given_back_at = NULL WHERE q.activity_id = a.activity_id;
+        EXCEPTION WHEN unique_violation THEN
+            fault := CASE WHEN a.fingerprint IS NOT NULL THEN 'has a fingerprint that was used before' ELSE 'is not the member''s first of its subject' END;
+        END;
+    END IF;
+    IF fault IS NOT NULL THEN
+        UPDATE loyalty.activity_admission q SET verdict = 'refused', reason = fault, once = false, fingerprint = NULL, number = NULL, factor = NULL, given_back_at = NULL
+            WHERE q.activity_id = a.activity_id;
+    ELSIF a.number IS NOT NULL THEN
+        SELECT * INTO p FROM loyalty.activity_policy q WHERE q.program_id = a.program_id AND q.kind = a.kind;
+        n := loyalty.take_number(a.program_id, a.kind, a.subject);
+        UPDATE loyalty.activity_admission q SET number = n, factor = loyalty.falling_factor(p.falling, p.quota_per_subject, n) WHERE q.activity_id = a.activity_id;
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION loyalty.claim_again(loyalty.activity_admission) IS 'Claims what an activity gave back that is void no more, or refuses it';
+REVOKE ALL ON FUNCTION loyalty.claim_again(loyalty.activity_admission) FROM PUBLIC;
+
+CREATE FUNCTION loyalty.settle_claims(activity_ids bigint[]) RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    a loyalty.activity_admission;
+BEGIN
+    PERFORM loyalty.give_claims_back(ARRAY(SELECT v.activity_id FROM loyalty.activity v WHERE v.activity_id = ANY (activity_ids) AND v.status = 'void'));
+    FOR a IN SELECT q.* FROM loyalty.activity_admission q JOIN loyalty.activity v USING (activity_id)
+             WHERE q.activity_id = ANY (activity_ids) AND q.given_back_at IS NOT NULL AND v.status <> 'void'
+                   AND NOT EXISTS (SELECT FROM loyalty.held_award h WHERE h.source_id = q.activity_id AND h.refused_at IS NOT NULL)
+             ORDER BY q.program_id, q.kind, q.subject, q.activity_id FOR NO KEY UPDATE OF q LOOP
+        PERFORM loyalty.claim_again(a);
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION loyalty.settle_claims(bigint[]) IS 'Lets changed activities give back what they claim no more, and claim again what they claim anew';
+REVOKE ALL ON FUNCTION loyalty.settle_claims(bigint[]) FROM PUBLIC;
 
 CREATE FUNCTION loyalty.admitted(activity_ids bigint[]) RETURNS TABLE (source_id bigint, verdict text, reason text, detail text, factor numeric)
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
@@ -344,9 +434,12 @@ DECLARE
     v loyalty.activity;
 BEGIN
     IF cardinality(activity_ids) > 1 THEN PERFORM loyalty.lock_subjects(activity_ids); END IF;
-    RETURN QUERY SELECT a.* FROM loyalty.admitted(activity_ids) a;
+    IF EXISTS (SELECT FROM loyalty.activity_admission a WHERE a.activity_id = ANY (activity_ids)) THEN
+        PERFORM loyalty.settle_claims(activity_ids);
+        RETURN QUERY SELECT a.* FROM loyalty.admitted(activity_ids) a;
+    END IF;
     FOR v IN SELECT q.* FROM unnest(activity_ids) WITH ORDINALITY u (id, n) JOIN loyalty.activity q ON q.activity_id = u.id
-             WHERE NOT EXISTS (SELECT FROM loyalty.activity_admission a WHERE a.activity_id = u.id) ORDER BY u.n LOOP
+             WHERE q.status <> 'void' AND NOT EXISTS (SELECT FROM loyalty.activity_admission a WHERE a.activity_id = u.id) ORDER BY u.n LOOP
         SELECT q.* INTO p FROM loyalty.activity_policy q JOIN loyalty.member m ON m.program_id = q.program_id
             WHERE m.member_id = v.member_id AND q.kind = v.kind;
         CONTINUE WHEN NOT FOUND;
@@ -360,21 +453,42 @@ $$;
 COMMENT ON FUNCTION loyalty.admit_activities(bigint[]) IS 'Decides about new activities in the order given; of others it tells what was decided';
 REVOKE ALL ON FUNCTION loyalty.admit_activities(bigint[]) FROM PUBLIC;
 
-CREATE FUNCTION loyalty.complete_sets(activity_ids bigint[]) RETURNS void
-    LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+CREATE FUNCTION loyalty.sets_of(activity_ids bigint[]) RETURNS TABLE (member_id bigint, occurred_at timestamptz, complete_kind text, is_complete boolean, recorded text[])
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
-    INSERT INTO loyalty.activity (member_id, occurred_at, kind, source, reference)
-    SELECT a.member_id, max(v.occurred_at), p.complete_kind, 'loyalty:complete', a.member_id || ' ' || p.complete_kind
-    FROM loyalty.activity_admission a
-         JOIN loyalty.activity v USING (activity_id)
-         JOIN loyalty.activity_policy p ON p.program_id = a.program_id AND p.kind = a.kind AND p.complete_kind IS NOT NULL
-    WHERE a.activity_id = ANY (activity_ids) AND a.once
-    GROUP BY a.member_id, p.program_id, p.kind, p.complete_kind
-    HAVING loyalty.set_complete(p.program_id, p.kind, loyalty.persons_of(a.member_id))
-    ORDER BY a.member_id, p.kind
-    ON CONFLICT (source, reference) DO NOTHING
+    SELECT s.member_id, s.occurred_at, s.complete_kind, loyalty.set_complete(s.program_id, s.kind, x.persons), ARRAY(SELECT p || ' ' || s.complete_kind FROM unnest(x.persons) p)
+    FROM (SELECT coalesce(c.merged_into, c.account_id) AS member_id, max(v.occurred_at) AS occurred_at, p.program_id, p.kind, p.complete_kind
+          FROM loyalty.activity_admission a
+               JOIN loyalty.activity v USING (activity_id)
+               JOIN loyalty.account c ON c.account_id = a.member_id
+               JOIN loyalty.activity_policy p ON p.program_id = a.program_id AND p.kind = a.kind AND p.complete_kind IS NOT NULL
+          WHERE a.activity_id = ANY (activity_ids)
+          GROUP BY 1, 3, 4, 5) s
+         CROSS JOIN LATERAL (SELECT loyalty.persons_of(s.member_id) AS persons) x
 $$;
-COMMENT ON FUNCTION loyalty.complete_sets(bigint[]) IS 'Records the activity that a member gets for having filled in every field of a kind, once';
+COMMENT ON FUNCTION loyalty.sets_of(bigint[]) IS 'The sets to which activities belong, whether they are complete, and the references under which that would be recorded';
+REVOKE ALL ON FUNCTION loyalty.sets_of(bigint[]) FROM PUBLIC;
+
+CREATE FUNCTION loyalty.complete_sets(activity_ids bigint[]) RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    INSERT INTO loyalty.activity AS v (member_id, occurred_at, kind, source, reference)
+        SELECT s.member_id, s.occurred_at, s.complete_kind, 'loyalty:complete', s.member_id || ' ' || s.complete_kind
+        FROM loyalty.sets_of(activity_ids) s JOIN loyalty.account c ON c.account_id = s.member_id AND NOT c.closed
+        WHERE s.is_complete
+              AND NOT EXISTS (SELECT FROM loyalty.activity o WHERE o.source = 'loyalty:complete' AND o.reference = ANY (s.recorded) AND o.status = 'completed')
+        ORDER BY s.member_id, s.complete_kind
+        -- what somebody else made void stays so
+        ON CONFLICT (source, reference) DO UPDATE SET status = 'completed', attributes = NULL WHERE v.status = 'void' AND v.attributes ? 'incomplete';
+    IF EXISTS (SELECT FROM loyalty.activity_admission a WHERE a.activity_id = ANY (activity_ids) AND a.given_back_at IS NOT NULL) THEN
+        UPDATE loyalty.activity v SET status = 'void', attributes = '{"incomplete": true}'
+            FROM loyalty.sets_of(activity_ids) s
+            WHERE NOT s.is_complete AND v.source = 'loyalty:complete' AND v.reference = ANY (s.recorded) AND v.status = 'completed';
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION loyalty.complete_sets(bigint[]) IS 'Records the activity that a member gets for having filled in every field of a kind, once, and makes it void where a field is gone';
 REVOKE ALL ON FUNCTION loyalty.complete_sets(bigint[]) FROM PUBLIC;
 
 CREATE FUNCTION loyalty.policy_text(p loyalty.activity_policy) RETURNS text
@@ -422,11 +536,17 @@ AS $$
     SELECT 'what was admitted exists', a.member_id, format('activity %s', a.activity_id)
         FROM loyalty.activity_admission a WHERE NOT EXISTS (SELECT FROM loyalty.activity v WHERE v.activity_id = a.activity_id)
     UNION ALL
-    SELECT 'a quota counts what it let through, each number once', NULL, format('%s of %s: %s counted, %s there', q.kind, q.subject, q.counted, n.n)
+    SELECT 'a quota counts what it let through, each number once', NULL, format('%s of %s: %s counted, %s there, given back %s', q.kind, q.subject, q.counted, n.n, q.freed)
         FROM loyalty.activity_quota q
-             CROSS JOIN LATERAL (SELECT count(*) AS n, count(DISTINCT a.number) AS numbers, max(a.number) AS last FROM loyalty.activity_admission a
-                                 WHERE (a.program_id, a.kind, a.subject) = (q.program_id, q.kind, q.subject) AND a.number IS NOT NULL) n
+             CROSS JOIN LATERAL (SELECT count(*) AS n, count(DISTINCT x.number) AS numbers, max(x.number) AS last
+                                 FROM (SELECT a.number FROM loyalty.activity_admission a
+                                       WHERE (a.program_id, a.kind, a.subject) = (q.program_id, q.kind, q.subject) AND a.number IS NOT NULL AND a.given_back_at IS NULL
+                                       UNION ALL SELECT unnest(q.freed)) x) n
         WHERE n.n <> n.numbers OR n.last <> q.counted OR q.counted <> n.n
+    UNION ALL
+    SELECT 'what a person refused claims nothing', a.member_id, format('activity %s', a.activity_id)
+        FROM loyalty.activity_admission a JOIN loyalty.held_award h ON h.source_id = a.activity_id
+        WHERE h.refused_at IS NOT NULL AND a.given_back_at IS NULL AND a.verdict <> 'refused'
     UNION ALL
     SELECT 'unique keys stand', NULL, w.name
         FROM unnest(ARRAY['activity_admission_pkey', 'activity_admission_once_idx', 'activity_admission_fingerprint_idx', 'activity_quota_pkey']) AS w (name)

@@ -17,6 +17,12 @@ CREATE FUNCTION loyalty.lock_awards(source_ids bigint[]) RETURNS void
 REVOKE ALL ON FUNCTION loyalty.lock_awards(bigint[]) FROM PUBLIC;
 COMMENT ON FUNCTION loyalty.lock_awards(bigint[]) IS 'Locks transactions in the order given and then the accounts that they concern; LY405 where there is no such transaction';
 
+CREATE FUNCTION loyalty.counts_not(source_id bigint) RETURNS boolean
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+    AS $$ SELECT EXISTS (SELECT FROM loyalty.held_award h WHERE h.source_id = counts_not.source_id AND (h.released_at IS NULL OR h.refused_at IS NOT NULL)) $$;
+COMMENT ON FUNCTION loyalty.counts_not(bigint) IS 'Whether the award of a transaction waits or was refused: it stamps no card and counts for no challenge';
+REVOKE ALL ON FUNCTION loyalty.counts_not(bigint) FROM PUBLIC;
+
 CREATE FUNCTION loyalty.lock_review(source_ids bigint[], reason text) RETURNS bigint[]
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -85,6 +91,17 @@ CREATE FUNCTION loyalty.approve(source_id bigint, reason text) RETURNS bigint
 COMMENT ON FUNCTION loyalty.approve(bigint, text) IS 'Approves one held award';
 REVOKE ALL ON FUNCTION loyalty.approve(bigint, text) FROM PUBLIC;
 
+CREATE FUNCTION loyalty.forget_refused(source_id bigint) RETURNS void
+    LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT loyalty.stamp_purchases(ARRAY[source_id], true);
+    SELECT loyalty.track(ARRAY[source_id]);
+    SELECT loyalty.give_claims_back(ARRAY[source_id]);
+    SELECT loyalty.complete_sets(ARRAY[source_id]);
+$$;
+COMMENT ON FUNCTION loyalty.forget_refused(bigint) IS 'Takes back what a refused transaction counted for: stamps, challenges, what it claims as an activity, and the bonus of its set';
+REVOKE ALL ON FUNCTION loyalty.forget_refused(bigint) FROM PUBLIC;
+
 CREATE FUNCTION loyalty.refuse(source_ids bigint[], reason text) RETURNS bigint
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -101,11 +118,13 @@ BEGIN
         h := loyalty.held_award_of(id);
         CONTINUE WHEN h.refused_at IS NOT NULL;
         UPDATE loyalty.held_award q SET refused_at = now(), refused_by = session_user, refuse_reason = reason WHERE q.source_id = id;
-        CONTINUE WHEN h.released_at IS NULL;
-        SELECT coalesce(sum(e.points), 0) INTO before FROM loyalty.entry e WHERE e.source_id = id;
-        PERFORM loyalty.refuse_award(id);
-        SELECT coalesce(sum(e.points), 0) INTO after FROM loyalty.entry e WHERE e.source_id = id;
-        points := points + (before - after)::bigint;
+        IF h.released_at IS NOT NULL THEN
+            SELECT coalesce(sum(e.points), 0) INTO before FROM loyalty.entry e WHERE e.source_id = id;
+            PERFORM loyalty.refuse_award(id);
+            SELECT coalesce(sum(e.points), 0) INTO after FROM loyalty.entry e WHERE e.source_id = id;
+            points := points + (before - after)::bigint;
+        END IF;
+        PERFORM loyalty.forget_refused(id);
     END LOOP;
     RETURN points;
 END

@@ -26,7 +26,10 @@ AdmitConcerns(const Program *program, RuleEvent kind)
 	return (kind == ON_ACTIVITY && program->has_policies) || program->knows_cashiers;
 }
 
-/* Ask about events; the answers are those of (source_id, verdict, reason, detail, factor). */
+/*
+ * Ask about events; the answers are those of (source_id, verdict, reason, detail,
+ * factor).  A void activity is asked about, too: it gives back what it claims.
+ */
 static void
 ask(const char *sql, Event **event, int n)
 {
@@ -37,7 +40,7 @@ ask(const char *sql, Event **event, int n)
 
 	for (int i = 0; i < n; i++)
 	{
-		if (event[i]->has_member && !event[i]->is_void)
+		if (event[i]->has_member && (!event[i]->is_void || event[i]->kind == ON_ACTIVITY))
 			ids[nids++] = Int64GetDatum(event[i]->source_id);
 	}
 	values[0] = PointerGetDatum(construct_array(ids, nids, INT8OID, sizeof(int64),

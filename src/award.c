@@ -243,7 +243,7 @@ admit_chunk(Batch *batch, Ledger *ledger)
 			continue;
 		batch->admits = true;
 		/* a decision of an older snapshot must run into this one, even where nothing is posted */
-		member->changed |= kind == ON_ACTIVITY && !batch->correcting;
+		member->changed |= kind == ON_ACTIVITY;
 	}
 	if (batch->admits)
 		AdmitEvents(batch->event, batch->nevents);

@@ -165,6 +165,18 @@ release_wallets(Ledger *ledger, const Program *program, const Account *account, 
 	}
 }
 
+/* Count for cards, challenges and sets what did not count while it waited. */
+static void
+count_released(Event *event)
+{
+	if (event->kind == ON_PURCHASE)
+		StampPurchases(&event->source_id, 1);
+	if (ChallengesExist())
+		ChallengesTrack(&event->source_id, 1, false);
+	if (event->kind == ON_ACTIVITY)
+		AdmitComplete(&event, 1);
+}
+
 PG_FUNCTION_INFO_V1(loyalty_release_award);
 
 /* release_award(source_id): decide a held award and post it. */
@@ -200,8 +212,7 @@ loyalty_release_award(PG_FUNCTION_ARGS)
 		if (caps != NULL)
 			CapsFlush(caps);
 		settle_returns(source_id);
-		if (ChallengesExist())
-			ChallengesTrack(&source_id, 1, false);
+		count_released(&event);
 	}
 	SPI_finish();
 	PG_RETURN_INT64(outcome.award.points);

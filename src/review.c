@@ -165,6 +165,56 @@ release_wallets(Ledger *ledger, const Program *program, const Account *account, 
 	}
 }
 
+/* Tell whether a limit was asked about a held award, and let it wait. */
+static bool
+was_held_by_limit(int64 source_id)
+{
+	Oid			type = INT8OID;
+	Datum		value = Int64GetDatum(source_id);
+
+	if (SPI_execute_with_args("SELECT FROM loyalty.limit_decision WHERE source_id = $1 AND verdict = 'hold'",
+							  1, &type, &value, NULL, false, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read the decisions on transaction " INT64_FORMAT, source_id);
+	return SPI_processed > 0;
+}
+
+/* Forget limits that remember nothing of an event's time: the person alone judges. */
+static void
+drop_late(EventLimits *limits)
+{
+	int			n = 0;
+	int64		used;
+
+	for (int i = 0; i < limits->nuses; i++)
+	{
+		if (ring_used(&limits->use[i].state->ring, limits->use[i].bucket, &used))
+			limits->use[n++] = limits->use[i];
+	}
+	limits->nuses = n;
+}
+
+/*
+ * Find and lock the limits of an award that waited for something else; NULL
+ * where there are none.  What a limit let wait was asked already, and its
+ * approval is a person's word.
+ */
+static LimitBook *
+limit_release(Ledger *ledger, Program *program, Event *event)
+{
+	LimitBook  *book;
+
+	if (program->nlimits == 0 || was_held_by_limit(event->source_id))
+		return NULL;
+	book = LimitsOpen();
+	AwardLimits(ledger, program, event, book);
+	/* it has been looked at: where a limit would let it wait, it is cut */
+	event->limits->correcting = true;
+	LimitsKeys(book);
+	LimitsLock(book);
+	drop_late(event->limits);
+	return book;
+}
+
 /* Count for cards, challenges and sets what did not count while it waited. */
 static void
 count_released(Event *event)
@@ -187,6 +237,7 @@ loyalty_release_award(PG_FUNCTION_ARGS)
 	Ledger	   *ledger;
 	Account    *account;
 	Program    *program;
+	LimitBook  *book;
 	Event		event;
 	AwardOutcome outcome = {0};
 	CapBook    *caps;
@@ -204,10 +255,13 @@ loyalty_release_award(PG_FUNCTION_ARGS)
 		account = AwardAccount(ledger, &event);
 		program = ProgramPin(account->program_id);
 		AdmitRead(program, &event);
+		book = limit_release(ledger, program, &event);
 		caps = CapsOpenFor(&event);
 		release_wallets(ledger, program, account, &event);
 		award_or_raise(ledger, program, account, account, &event, &outcome);
 		LedgerFlush(ledger);
+		if (book != NULL)
+			LimitsFlush(book);
 		LedgerClose(ledger);
 		if (caps != NULL)
 			CapsFlush(caps);

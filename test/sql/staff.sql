@@ -62,4 +62,18 @@ SELECT reference FROM pg_temp.held();
 SELECT count(r.redeemed) FROM (VALUES ('x', 'bea', 6, 50), ('y', 'bea', 1, 10), ('z', 'dan', 1, 20), ('w', 'dan', 2, 10)) c (cashier, who, times, points), generate_series(1, c.times) n, LATERAL loyalty.redeem(pg_temp.m(who), c.points, format('u %s %s', c.cashier, n), cashier => c.cashier) r;
 SELECT cashier, redemptions, points, adjustments, members, top_member_points FROM loyalty.cashier_activity WHERE program_id = pg_temp.p() AND cashier IN ('x', 'y', 'z', 'w') ORDER BY 1;
 SELECT cashier, redemptions, points, top_member_share, others, median_redemptions, median_points, findings FROM loyalty.unusual_cashiers WHERE program_id = pg_temp.p() AND cashier <> session_user ORDER BY 1;
+-- an award that waited for a person is asked about by the limits when it is approved: it is cut, and counts
+SELECT loyalty.add_limit(pg_temp.p(), 'fifty a day', 50, '1 day', measure => 'points', active_from => '2024-05-01') > 0 AS points, loyalty.add_limit(pg_temp.p(), 'five a day', 5, '1 day', verdict => 'reject', active_from => '2024-05-01', subject => $$member.external_id || purchase.store$$) > 0 AS rejects;
+INSERT INTO loyalty.purchase (member_id, occurred_at, amount, attributes, source, reference) SELECT pg_temp.m('ann'), '2024-05-02 10:00+00', 10, '{"cashier": "7"}', 'staff', 'limited ' || n FROM generate_series(1, 3) n;
+SELECT loyalty.approve(purchase_id, 'seen') AS posted FROM loyalty.purchase WHERE source = 'staff' AND reference = 'limited 1';
+SELECT loyalty.approve(array_agg(purchase_id), 'seen') AS cut FROM loyalty.purchase WHERE source = 'staff' AND reference IN ('limited 2', 'limited 3');
+SELECT p.reference, e.points, e.detail ->> 'wanted' AS wanted FROM loyalty.entry e JOIN loyalty.purchase p ON p.purchase_id = e.source_id WHERE p.source = 'staff' AND p.reference LIKE 'limited %' AND e.account_id < 5000000000000000 ORDER BY 1;
+SELECT u.granted, u.active FROM loyalty.limit_use u JOIN loyalty.purchase p ON p.purchase_id = u.source_id WHERE p.source = 'staff' AND p.reference LIKE 'limited %' ORDER BY p.reference;
+-- one that rejects does so
+INSERT INTO loyalty.purchase (member_id, occurred_at, amount, store, attributes, source, reference) SELECT pg_temp.m('ann'), '2024-05-08 10:00+00', 1, 'S', jsonb_build_object('cashier', CASE WHEN n = 6 THEN '7' ELSE '8' END), 'staff', 'many ' || n FROM generate_series(1, 6) n;
+SELECT r.state, r.message FROM loyalty.purchase p, pg_temp.refused(format('SELECT loyalty.approve(%s, ''seen'')', p.purchase_id)) r WHERE p.source = 'staff' AND p.reference = 'many 6';
+-- what the limit itself let wait is a person's word; what comes later than a limit remembers, too
+INSERT INTO loyalty.purchase (member_id, occurred_at, amount, attributes, source, reference) VALUES (pg_temp.m('ann'), '2024-05-02 11:00+00', 10, '{"cashier": "8"}', 'staff', 'over'), (pg_temp.m('ann'), '2024-05-03 10:00+00', 10, '{"cashier": "7"}', 'staff', 'old'), (pg_temp.m('ann'), '2024-05-20 10:00+00', 10, NULL, 'staff', 'newer');
+SELECT q.reference, q.reason FROM loyalty.review_queue q WHERE q.program = 'Staff' AND q.reference IN ('over', 'old') ORDER BY 1;
+SELECT reference, loyalty.approve(purchase_id, 'seen') AS posted FROM loyalty.purchase WHERE source = 'staff' AND reference IN ('over', 'old') ORDER BY 1;
 SELECT * FROM loyalty.check();

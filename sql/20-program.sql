@@ -80,9 +80,9 @@ COMMENT ON COLUMN loyalty.program.redeem_max_share IS 'Share of an order that po
 COMMENT ON COLUMN loyalty.program.redeem_line_max IS 'Most money of one line that points may pay; NULL: the whole line';
 COMMENT ON COLUMN loyalty.program.transfer_max IS 'Most points of one transfer between members; 0: no transfers; NULL: no limit';
 COMMENT ON COLUMN loyalty.program.household_max IS 'Most members that share one household''s account at a time; NULL: no limit';
-COMMENT ON COLUMN loyalty.program.proof_above IS 'More points than that are redeemed, held, transferred or spent on a reward only with a one-time code (loyalty.issue_proof), in smallest units; NULL: never asked for';
-COMMENT ON COLUMN loyalty.program.cashier_points_max IS 'Most points that one cashier redeems in a day, in smallest units; NULL: no limit. Cashiers of loyalty.cashier_limit have their own';
-COMMENT ON COLUMN loyalty.program.cashier_redemptions_max IS 'Most redemptions and holds of one cashier in a day; NULL: no limit';
+COMMENT ON COLUMN loyalty.program.proof_above IS 'More points than that a day are redeemed, held, transferred or spent on rewards from an account only with a one-time code (loyalty.issue_proof), in smallest units; NULL: never asked for';
+COMMENT ON COLUMN loyalty.program.cashier_points_max IS 'Most points that one cashier redeems and transfers in a day, in smallest units; NULL: no limit. Cashiers of loyalty.cashier_limit have their own';
+COMMENT ON COLUMN loyalty.program.cashier_redemptions_max IS 'Most redemptions, holds and transfers of one cashier in a day; NULL: no limit';
 COMMENT ON COLUMN loyalty.program.wallet_of IS 'The programme whose members have this kind of points besides; NULL: a programme of its own';
 COMMENT ON COLUMN loyalty.program.wallet IS 'What the wallet is called there';
 COMMENT ON COLUMN loyalty.program.country_code IS 'Dialling code of phone numbers that are given without one, 44 for instance; NULL: such numbers are refused';

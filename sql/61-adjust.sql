@@ -173,6 +173,7 @@ DECLARE
 BEGIN
     PERFORM loyalty.check_points(points, reason, at);
     PERFORM loyalty.check_sums(spend, visits);
+    PERFORM loyalty.refuse_own(m.program_id, member_id, NULL);
     IF points < 0 OR spend < 0 OR visits < 0 OR key IS NULL THEN
         RAISE EXCEPTION 'an opening balance is not negative and has a key' USING ERRCODE = 'LY403';
     END IF;
@@ -206,6 +207,7 @@ DECLARE
 BEGIN
     PERFORM loyalty.check_points(points, reason, occurred_at);
     PERFORM loyalty.check_sums(spend, visits);
+    PERFORM loyalty.refuse_own(m.program_id, member_id, NULL);
     IF key IS NULL THEN
         RAISE EXCEPTION 'an imported entry needs the key that it had' USING ERRCODE = 'LY403',
             HINT = 'The key makes a second import of the same file harmless.';

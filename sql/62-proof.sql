@@ -3,7 +3,7 @@
  * has been sent; and what one cashier may redeem in a day.
  *
  * Whoever knows a telephone number knows somebody's account.  Where a programme
- * says proof_above, more points than that leave an account only with a code.  A
+ * says proof_above, more points than that leave an account in a day only with a code.  A
  * code has forty bits, so that nobody guesses one while it lives, and guesses
  * need not be counted: a counter would go away with the transaction that failed.
  */
@@ -40,7 +40,7 @@ CREATE TABLE loyalty.cashier_limit (
 );
 COMMENT ON TABLE loyalty.cashier_limit IS 'Cashiers with limits of their own, in place of the programme''s cashier_points_max and cashier_redemptions_max';
 COMMENT ON COLUMN loyalty.cashier_limit.points_max IS 'Most points a day, smallest units; NULL: no limit';
-COMMENT ON COLUMN loyalty.cashier_limit.redemptions_max IS 'Most redemptions and holds a day; NULL: no limit';
+COMMENT ON COLUMN loyalty.cashier_limit.redemptions_max IS 'Most redemptions, holds and transfers a day; NULL: no limit';
 
 CREATE TABLE loyalty.cashier_day (
     program_id  integer NOT NULL,
@@ -122,6 +122,33 @@ $$;
 COMMENT ON FUNCTION loyalty.use_proof(bigint, bigint, text, bigint) IS 'Uses a member''s code up, or raises LY442; returns its number';
 REVOKE ALL ON FUNCTION loyalty.use_proof(bigint, bigint, text, bigint) FROM PUBLIC;
 
+CREATE FUNCTION loyalty.spent_without_proof(program_id integer, account_id bigint, day date) RETURNS bigint
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_variable
+DECLARE
+    since timestamptz := (SELECT day::timestamp AT TIME ZONE p.time_zone FROM loyalty.program p WHERE p.program_id = program_id);
+    e loyalty.entry;
+    spent numeric;
+BEGIN
+    -- what was held today counts while it is open, and where it was captured
+    SELECT coalesce(sum(loyalty.total(h.lots)), 0) INTO spent
+        FROM loyalty.account a CROSS JOIN LATERAL unnest(a.holds) h
+        WHERE a.account_id = account_id AND h.held_at >= since AND h.held_until > now() AND NOT coalesce(h.detail ? 'proof', false);
+    -- from the last entry back, until there is none of today; an entry's time is that of its transaction's start
+    FOR e IN SELECT * FROM loyalty.entry n WHERE n.account_id = account_id ORDER BY n.seq DESC LOOP
+        EXIT WHEN e.recorded_at < since - interval '1 day';
+        IF e.points < 0 AND NOT coalesce(e.detail ? 'proof', false)
+           AND ((e.kind IN ('redeem', 'transfer') AND e.occurred_at >= since) OR (e.kind = 'capture' AND (e.detail ->> 'held_at')::timestamptz >= since)) THEN
+            spent := spent - e.points;
+        END IF;
+    END LOOP;
+    RETURN spent::bigint;
+END
+$$;
+COMMENT ON FUNCTION loyalty.spent_without_proof(integer, bigint, date) IS 'The points that went from a locked account on a day by redemptions, holds and transfers without a one-time code; undoing takes nothing off';
+REVOKE ALL ON FUNCTION loyalty.spent_without_proof(integer, bigint, date) FROM PUBLIC;
+
 CREATE FUNCTION loyalty.cashier_name(cashier text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -179,7 +206,7 @@ BEGIN
     END IF;
 END
 $$;
-COMMENT ON FUNCTION loyalty.count_cashier(integer, text, date, bigint) IS 'Counts a redemption or hold of a cashier, or raises LY443 or LY444';
+COMMENT ON FUNCTION loyalty.count_cashier(integer, text, date, bigint) IS 'Counts a redemption, hold or transfer of a cashier, or raises LY443 or LY444';
 REVOKE ALL ON FUNCTION loyalty.count_cashier(integer, text, date, bigint) FROM PUBLIC;
 
 CREATE FUNCTION loyalty.check_proofs() RETURNS TABLE (invariant text, account_id bigint, detail text)
@@ -208,6 +235,10 @@ AS $$
                  SELECT sum(x.points) AS points, count(*) AS n FROM (
                      SELECT -e.points AS points FROM loyalty.entry e JOIN loyalty.account a USING (account_id)
                          WHERE a.program_id = d.program_id AND e.kind = 'redeem' AND loyalty.cashier_name(e.detail -> 'request' ->> 'cashier') = d.cashier
+                               AND (e.occurred_at AT TIME ZONE p.time_zone)::date = d.day
+                     UNION ALL
+                     SELECT -e.points FROM loyalty.entry e JOIN loyalty.account a USING (account_id)
+                         WHERE a.program_id = d.program_id AND e.kind = 'transfer' AND e.points < 0 AND loyalty.cashier_name(e.detail -> 'request' ->> 'cashier') = d.cashier
                                AND (e.occurred_at AT TIME ZONE p.time_zone)::date = d.day
                      UNION ALL
                      SELECT (e.detail ->> 'held')::bigint FROM loyalty.entry e JOIN loyalty.account a USING (account_id)

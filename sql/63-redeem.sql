@@ -80,7 +80,7 @@ CREATE FUNCTION loyalty.undo_tender(member_id bigint, key text, points bigint, u
 COMMENT ON FUNCTION loyalty.undo_tender IS 'undo for returns, with a key of the engine''s own';
 REVOKE ALL ON FUNCTION loyalty.undo_tender FROM PUBLIC;
 
-CREATE FUNCTION loyalty.transfer(from_member bigint, to_member bigint, points bigint, key text, reason text DEFAULT NULL, proof text DEFAULT NULL) RETURNS bigint
+CREATE FUNCTION loyalty.transfer(from_member bigint, to_member bigint, points bigint, key text, reason text DEFAULT NULL, proof text DEFAULT NULL, cashier text DEFAULT NULL) RETURNS bigint
     LANGUAGE C VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     AS 'MODULE_PATHNAME', 'loyalty_transfer';
 COMMENT ON FUNCTION loyalty.transfer IS 'Moves points from one member to another of the programme; the lots keep their days. The key belongs to the giver';
@@ -107,6 +107,7 @@ BEGIN
     IF reason IS NULL OR btrim(reason) = '' THEN
         RAISE EXCEPTION 'a merge needs a reason' USING ERRCODE = 'LY402', HINT = 'Say why, for the member and the auditor.';
     END IF;
+    PERFORM loyalty.lock_referral_merges(to_member);
     PERFORM FROM loyalty.member m WHERE m.member_id IN (from_member, to_member) ORDER BY m.member_id FOR NO KEY UPDATE;
     IF (SELECT count(*) FROM loyalty.member m WHERE m.member_id IN (from_member, to_member)) < (CASE WHEN from_member = to_member THEN 1 ELSE 2 END) THEN
         RAISE EXCEPTION 'member % or member % does not exist', from_member, to_member USING ERRCODE = 'LY301', HINT = 'Wallets are merged with their members.';

@@ -649,6 +649,7 @@ BEGIN
     IF EXISTS (SELECT FROM loyalty.account a WHERE a.account_id IN (r.friend_id, r.referrer_id) AND a.closed) THEN
         RAISE EXCEPTION 'referral % cannot be rewarded', r.referral_id USING ERRCODE = 'LY766', DETAIL = 'One of the two is closed.', HINT = 'Refuse it with loyalty.refuse_referral.';
     END IF;
+    PERFORM loyalty.refuse_own(r.program_id, x, NULL) FROM unnest(ARRAY[r.friend_id, r.referrer_id]) x;
     PERFORM loyalty.reward_referral(r, coalesce(reason, 'approved'));
 END
 $$;
@@ -678,6 +679,24 @@ CREATE FUNCTION loyalty.referrers_of(from_member bigint, to_member bigint) RETUR
     AS $$ SELECT ARRAY(SELECT r.referrer_id FROM loyalty.referral r WHERE r.friend_id IN (from_member, to_member) AND r.state <> 'void') $$;
 COMMENT ON FUNCTION loyalty.referrers_of(bigint, bigint) IS 'Who referred two members that are to be one: their points may have to be taken back';
 REVOKE ALL ON FUNCTION loyalty.referrers_of(bigint, bigint) FROM PUBLIC;
+
+CREATE TABLE loyalty.referral_merge (
+    program_id  integer PRIMARY KEY,
+    merges      bigint NOT NULL
+);
+COMMENT ON TABLE loyalty.referral_merge IS 'Merges of members in a programme with referrals. They are made one after the other: of two at once neither would see the circle that both close';
+
+CREATE FUNCTION loyalty.lock_referral_merges(member_id bigint) RETURNS void
+    LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+    -- a row that is written, not an advisory lock: a merge with an older snapshot raises 40001
+    INSERT INTO loyalty.referral_merge AS q (program_id, merges)
+        SELECT m.program_id, 1 FROM loyalty.member m
+        WHERE m.member_id = lock_referral_merges.member_id AND EXISTS (SELECT FROM loyalty.referral_policy p WHERE p.program_id = m.program_id)
+        ON CONFLICT ON CONSTRAINT referral_merge_pkey DO UPDATE SET merges = q.merges + 1
+$$;
+COMMENT ON FUNCTION loyalty.lock_referral_merges(bigint) IS 'Makes merges of members of a programme with referrals wait for each other';
+REVOKE ALL ON FUNCTION loyalty.lock_referral_merges(bigint) FROM PUBLIC;
 
 CREATE FUNCTION loyalty.merge_referrals(from_member bigint, to_member bigint) RETURNS void
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp

@@ -75,6 +75,7 @@ BEGIN
     IF (loyalty.require_member(member_id)).status = 'closed' THEN
         RAISE EXCEPTION 'member % is closed', member_id USING ERRCODE = 'LY302';
     END IF;
+    PERFORM loyalty.refuse_own((loyalty.require_member(member_id)).program_id, member_id, NULL);
     RETURN loyalty.post_reinstatement(member_id, points, reason, key);
 END
 $$;

@@ -126,9 +126,9 @@ CREATE VIEW loyalty.cashier_activity AS
                        e.account_id, e.kind, abs(e.points) AS points,
                        sum(abs(e.points)) OVER (PARTITION BY a.program_id, coalesce(btrim(e.detail -> 'request' ->> 'cashier'), e.actor), (e.occurred_at AT TIME ZONE p.time_zone)::date, e.account_id) AS of_member
                 FROM loyalty.entry e JOIN loyalty.account a USING (account_id) JOIN loyalty.program p ON p.program_id = a.program_id
-                WHERE e.kind IN ('redeem', 'capture', 'adjust')) y) x
+                WHERE e.kind IN ('redeem', 'capture', 'adjust') OR (e.kind = 'transfer' AND e.points < 0)) y) x
     GROUP BY x.program_id, x.cashier, x.day;
-COMMENT ON VIEW loyalty.cashier_activity IS 'What each cashier (the one that the till named, else the role that connected) redeemed and adjusted on each day, and how much of it was one member''s';
+COMMENT ON VIEW loyalty.cashier_activity IS 'What each cashier (the one that the till named, else the role that connected) redeemed or transferred, and adjusted, on each day, and how much of it was one member''s';
 
 CREATE VIEW loyalty.unusual_cashiers AS
     WITH days AS MATERIALIZED (SELECT * FROM loyalty.cashier_activity)

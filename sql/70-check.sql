@@ -219,6 +219,30 @@ AS $$
         FROM loyalty.account a CROSS JOIN LATERAL unnest(a.holds) h
         WHERE EXISTS (SELECT FROM e WHERE e.account_id = a.account_id AND e.key = h.key)
     UNION ALL
+    SELECT 'a hold says what it holds', a.account_id, format('hold %s', h.key)
+        FROM loyalty.account a CROSS JOIN LATERAL unnest(a.holds) h
+        WHERE h.hold_id IS NULL OR coalesce(h.key, '') = '' OR h.held_at IS NULL OR h.held_until IS NULL OR h.held_at >= h.held_until
+            OR (h.detail ->> 'held')::bigint IS DISTINCT FROM loyalty.total(h.lots)
+            OR EXISTS (SELECT FROM loyalty.unnest(h.lots) l WHERE l.points <= 0)
+            OR EXISTS (SELECT FROM e WHERE e.source_id = h.hold_id)
+    UNION ALL
+    SELECT 'a hold has a key and a number of its own', a.account_id, format('hold %s', h.key)
+        FROM loyalty.account a CROSS JOIN LATERAL unnest(a.holds) h
+        GROUP BY a.account_id, h.key HAVING count(*) > 1
+    UNION ALL
+    SELECT 'a hold has a key and a number of its own', min(a.account_id), format('number %s', h.hold_id)
+        FROM loyalty.account a CROSS JOIN LATERAL unnest(a.holds) h
+        GROUP BY h.hold_id HAVING count(*) > 1
+    UNION ALL
+    SELECT 'only who shares a household''s account is blocked in it', a.account_id, NULL
+        FROM loyalty.account a WHERE a.household_blocked AND a.household_id IS NULL
+    UNION ALL
+    SELECT 'accounts and households agree on which were left', coalesce(a.account_id, h.member_id), format('account %s, households %s', a.ids, h.ids)
+        FROM (SELECT q.account_id, ARRAY(SELECT DISTINCT u FROM unnest(q.left_households) u ORDER BY 1) AS ids FROM loyalty.account q WHERE q.left_households IS NOT NULL) a
+            FULL JOIN (SELECT m.member_id, array_agg(DISTINCT m.household_id ORDER BY m.household_id) AS ids FROM loyalty.household_member m WHERE m.left_at IS NOT NULL GROUP BY 1) h
+            ON h.member_id = a.account_id
+        WHERE a.ids IS DISTINCT FROM h.ids
+    UNION ALL
     SELECT 'a transfer nets to nothing', min(n.account_id), format('transfer %s', n.source_id)
         FROM e n WHERE n.kind IN ('transfer', 'merge', 'join', 'leave') GROUP BY n.source_id
         HAVING sum(n.points) <> 0 OR count(*) <> 2 OR loyalty.sum(n.tally) OPERATOR(loyalty.<>) '{}'::loyalty.tally

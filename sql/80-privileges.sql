@@ -166,7 +166,7 @@ BEGIN
         'household_member', 'household_id_seq', 'tier_change', 'purchase', 'activity', 'purchase_return', 'returned', 'entry', 'held_award', 'activity_policy', 'activity_admission', 'activity_quota', 'cashier', 'attachment', 'attachment_attachment_id_seq',
         'cap_state', 'cap_use', 'rule_budget', 'velocity_limit', 'velocity_limit_limit_id_seq', 'limit_state', 'limit_use', 'limit_decision', 'limit_decision_decision_id_seq', 'blocked_subject',
         'challenge', 'challenge_challenge_id_seq', 'challenge_member', 'challenge_item', 'challenge_progress', 'challenge_grant',
-        'referral_policy', 'referral_policy_policy_id_seq', 'referral_code', 'referral', 'referral_change',
+        'referral_policy', 'referral_policy_policy_id_seq', 'referral_code', 'referral', 'referral_change', 'referral_merge',
         'person', 'identity', 'erasure', 'audit', 'audit_id_seq', 'consent_change', 'consent_number_seq',
         'checkpoint', 'checkpoint_leaf', 'checkpoint_node', 'voucher', 'voucher_key', 'voucher_id_seq', 'redemption_proof', 'redemption_proof_proof_id_seq', 'cashier_limit', 'cashier_day',
         'stock_share', 'reward', 'claim', 'reward_taken', 'coupon_pool', 'coupon', 'coupon_use', 'coupon_taken', 'stamp_card', 'stamp', 'stamp_sheet',

@@ -16,13 +16,30 @@
 #include "errors.h"
 #include "proof.h"
 
+/* What went from an account on a day without a code, where a programme asks for one at all. */
+static int64
+spent_without_proof(const Program *program, int64 account_id, int32 day)
+{
+	Oid			types[3] = {INT4OID, INT8OID, DATEOID};
+	Datum		values[3] = {Int32GetDatum(program->program_id), Int64GetDatum(account_id),
+	DateADTGetDatum(day)};
+	bool		isnull;
+
+	if (program->proof_above < 0)
+		return 0;
+	if (SPI_execute_with_args("SELECT loyalty.spent_without_proof($1, $2, $3)", 3, types, values,
+							  NULL, false, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not sum what was spent without a proof");
+	return DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+}
+
 /*
  * Use the member's one-time code up; returns its number, 0 where none was given
  * and none is needed.  A code that is given must be good, needed or not.
  */
 int64
-ProofDemand(const Program *program, int64 member_id, int64 points, const char *proof,
-			int64 source_id)
+ProofDemand(const Program *program, int64 member_id, int64 account_id, int32 day, int64 points,
+			const char *proof, int64 source_id)
 {
 	Oid			types[4] = {INT8OID, INT8OID, TEXTOID, INT8OID};
 	Datum		values[4] = {Int64GetDatum(member_id), Int64GetDatum(points), (Datum) 0,
@@ -31,13 +48,15 @@ ProofDemand(const Program *program, int64 member_id, int64 points, const char *p
 
 	if (proof == NULL)
 	{
-		if (program->proof_above >= 0 && points > program->proof_above)
+		int64		spent = spent_without_proof(program, account_id, day);
+
+		if (program->proof_above >= 0 && points > program->proof_above - spent)
 			ereport(ERROR,
 					(errcode(ERRCODE_LY_PROOF_NEEDED),
 					 errmsg("so many points of member " INT64_FORMAT " leave only with a proof",
 							member_id),
-					 errdetail("This takes " INT64_FORMAT " points; up to " INT64_FORMAT " need none.",
-							   points, program->proof_above),
+					 errdetail("This takes " INT64_FORMAT " points; up to " INT64_FORMAT " a day need none, and "
+							   INT64_FORMAT " went today.", points, program->proof_above, spent),
 					 errhint("Pass proof, the code that loyalty.issue_proof made and the member was sent.")));
 		return 0;
 	}

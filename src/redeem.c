@@ -647,8 +647,9 @@ admit(const Operation *op, FunctionCallInfo fcinfo, int cashier, int proof, Rede
 {
 	CashierRefuseOwn(op->program, op->member_id, text_argument(fcinfo, cashier));
 	redeemed->redemption_id = LedgerNextSource();
-	redeemed->proof_id = ProofDemand(op->program, op->member_id, redeemed->points,
-									 text_argument(fcinfo, proof), redeemed->redemption_id);
+	redeemed->proof_id = ProofDemand(op->program, op->member_id, op->account->account_id, op->today,
+									 redeemed->points, text_argument(fcinfo, proof),
+									 redeemed->redemption_id);
 	CashierCount(op->program, text_argument(fcinfo, cashier), op->today, redeemed->points);
 }
 
@@ -1011,7 +1012,10 @@ loyalty_capture(PG_FUNCTION_ARGS)
 						op.account->account_id),
 				 errhint("Its points are available again: hold or redeem them anew.")));
 	else
+	{
+		CashierRefuseOwn(op.program, op.member_id, NULL);
 		capture_hold(&op, hold, fcinfo, content, &redeemed);
+	}
 	end_operation(&op);
 	return finish_with_row(fcinfo, &redeemed);
 }
@@ -1356,7 +1360,8 @@ move_points(const Operation *op, Account *to, int64 points, const char *reason, 
 	DetailInteger(&detail, "from", op->account->account_id);
 	DetailInteger(&detail, "to", to->account_id);
 	posting.source_id = LedgerNextSource();
-	name_proof(ProofDemand(op->program, op->member_id, points, proof, posting.source_id), &detail);
+	name_proof(ProofDemand(op->program, op->member_id, op->account->account_id, op->today, points,
+						   proof, posting.source_id), &detail);
 	posting.detail = DetailEnd(&detail);
 	posting.occurred_at = LedgerNow(op->ledger);
 	posting.lots = &taken;
@@ -1368,7 +1373,7 @@ move_points(const Operation *op, Account *to, int64 points, const char *reason, 
 
 PG_FUNCTION_INFO_V1(loyalty_transfer);
 
-/* transfer(from_member, to_member, points, key, reason, proof): move points; returns how many. */
+/* transfer(from_member, to_member, points, key, reason, proof, cashier): move points; returns how many. */
 Datum
 loyalty_transfer(PG_FUNCTION_ARGS)
 {
@@ -1392,6 +1397,7 @@ loyalty_transfer(PG_FUNCTION_ARGS)
 	DetailText(&asked, "operation", "transfer");
 	DetailInteger(&asked, "to", to_id);
 	DetailInteger(&asked, "points", points);
+	DetailText(&asked, "cashier", text_argument(fcinfo, 6));
 	content = DetailEnd(&asked);
 	if (op.replayed)
 		check_replay(&op, "transfer", NULL, "request", content);
@@ -1402,10 +1408,11 @@ loyalty_transfer(PG_FUNCTION_ARGS)
 		settle(&op, op.account);
 		settle(&op, to);
 		check_receiver(receiver);
-		CashierRefuseOwn(op.program, from_id, NULL);
-		CashierRefuseOwn(op.program, to_id, NULL);
+		CashierRefuseOwn(op.program, from_id, text_argument(fcinfo, 6));
+		CashierRefuseOwn(op.program, to_id, text_argument(fcinfo, 6));
 		check_transfer(&op, to, points);
 		move_points(&op, to, points, text_argument(fcinfo, 4), text_argument(fcinfo, 5), content);
+		CashierCount(op.program, text_argument(fcinfo, 6), op.today, points);
 	}
 	end_operation(&op);
 	SPI_finish();
@@ -1447,6 +1454,7 @@ loyalty_write_off(PG_FUNCTION_ARGS)
 	else
 	{
 		refuse_held_key(&op);
+		CashierRefuseOwn(op.program, op.member_id, NULL);
 		debt = lotset_debt(&op.account->lots);
 		lot.amount = PG_ARGISNULL(3) ? debt : PG_GETARG_INT64(3);
 		if (debt == 0 || lot.amount > debt)

@@ -16,6 +16,7 @@
 #include "award.h"
 #include "compat.h"
 #include "errors.h"
+#include "proof.h"
 
 /* Raise for a transaction of which no award waits. */
 static void
@@ -254,6 +255,7 @@ loyalty_release_award(PG_FUNCTION_ARGS)
 		lock_wallets(ledger, &event);
 		account = AwardAccount(ledger, &event);
 		program = ProgramPin(account->program_id);
+		CashierRefuseOwn(program, event.member_id, NULL);
 		AdmitRead(program, &event);
 		book = limit_release(ledger, program, &event);
 		caps = CapsOpenFor(&event);

@@ -25,7 +25,16 @@ SELECT loyalty.add_reward(pg_temp.p(), 'mug', 'product', 60, sku => 'MUG') > 0;
 -- few points need none; more do, whichever way they leave
 SELECT redeemed FROM loyalty.redeem(pg_temp.m('ann'), 50, 'k1');
 SELECT r.* FROM unnest('{"redeem(%s, 51, ''k2'')","hold(%s, 51, ''k2'')","transfer(%1$s, %2$s, 51, ''k2'')","claim(%s, ''mug'', ''k2'')"}'::text[]) f, pg_temp.refused('SELECT loyalty.' || format(f, pg_temp.m('ann'), pg_temp.m('bob'))) r;
-SELECT redeemed FROM loyalty.redeem(pg_temp.m('ann'), 50, 'k2', partial => true);
+-- in parts they are as many: what went that day counts, held, captured and transferred, and what was released does not
+SELECT redeemed FROM loyalty.redeem(pg_temp.m('bob'), 20, 'p1');
+SELECT held FROM loyalty.hold(pg_temp.m('bob'), 10, 'p2');
+SELECT held FROM loyalty.hold(pg_temp.m('bob'), 20, 'p3');
+SELECT r.* FROM pg_temp.refused(format('SELECT loyalty.redeem(%s, 1, ''p4'')', pg_temp.m('bob'))) r;
+SELECT loyalty.release(pg_temp.m('bob'), 'p3'), redeemed FROM loyalty.capture(pg_temp.m('bob'), 'p2', 8);
+SELECT r.* FROM pg_temp.refused(format('SELECT loyalty.redeem(%s, 23, ''p4'')', pg_temp.m('bob'))) r;
+SELECT loyalty.transfer(pg_temp.m('bob'), pg_temp.m('ann'), 22, 'p4');
+SELECT restored FROM loyalty.undo(pg_temp.m('bob'), 'p1');
+SELECT r.* FROM pg_temp.refused(format('SELECT loyalty.hold(%s, 1, ''p5'')', pg_temp.m('bob'))) r;
 -- a code is told once, looks like a code, and lets one thing through
 CREATE TEMP TABLE told AS SELECT 1 AS n, loyalty.issue_proof(pg_temp.m('ann')) AS code;
 SELECT loyalty.is_code(code), length(code) FROM told;
@@ -58,6 +67,10 @@ SELECT r.* FROM unnest(ARRAY[format('%s, 0', pg_temp.m('ann')), format('%s, ttl 
 SELECT loyalty.change_program(pg_temp.p(), '{"proof_above": null, "cashier_points_max": 100, "cashier_redemptions_max": 3}');
 SELECT r.* FROM unnest(ARRAY['10, ''c1''', '10, ''c1'', cashier => ''''', '101, ''c1'', cashier => ''eve''', '60, ''c1'', cashier => ''eve''', '60, ''c1'', cashier => ''eve''', '41, ''c2'', cashier => ''eve''', '40, ''c2'', cashier => ''eve''', '1, ''c3'', cashier => ''eve''', '10, ''c3'', cashier => ''fay''']) a,
     pg_temp.refused(format('SELECT loyalty.redeem(%s, %s)', pg_temp.m('bob'), a)) r;
+-- so is whoever transfers
+SELECT r.* FROM unnest(ARRAY['10, ''t1''', '101, ''t1'', cashier => ''gil''', '60, ''t1'', cashier => ''gil''', '60, ''t1'', cashier => ''gil''', '41, ''t2'', cashier => ''gil''']) a, pg_temp.refused(format('SELECT loyalty.transfer(%s, %s, %s)', pg_temp.m('bob'), pg_temp.m('ann'), a)) r;
+SELECT r.* FROM pg_temp.refused(format('SELECT loyalty.redeem(%s, 41, ''t2'', cashier => ''gil'')', pg_temp.m('bob'))) r;
+SELECT cashier, points, redemptions FROM loyalty.cashier_day WHERE program_id = pg_temp.p() AND cashier = 'gil';
 SELECT held FROM loyalty.hold(pg_temp.m('bob'), 10, 'c4', cashier => 'fay');
 SELECT loyalty.release(pg_temp.m('bob'), 'c4');
 SELECT points FROM loyalty.claim(pg_temp.m('bob'), 'mug', 'c5', cashier => 'fay');

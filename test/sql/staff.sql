@@ -55,6 +55,14 @@ SELECT n, r.* FROM (VALUES (1, $$adjust(pg_temp.m('dan'), 10, 'me')$$), (2, $$ad
     (SELECT session_user::text AS me) u, LATERAL (SELECT x.state, replace(x.message, u.me, 'ME') AS message FROM pg_temp.refused('SELECT loyalty.' || call) x) r ORDER BY n;
 INSERT INTO loyalty.purchase (member_id, occurred_at, amount, source, reference) VALUES (pg_temp.m('dan'), '2024-02-03', 10, 'staff', 'mine');
 SELECT reference, reason FROM pg_temp.held();
+-- neither opening balances, imports, holds of others and debts, nor the approval of one's own award
+SELECT loyalty.set_cashier(pg_temp.p(), session_user::text, NULL);
+SELECT held FROM loyalty.hold(pg_temp.m('dan'), 10, 'd3');
+SELECT loyalty.set_cashier(pg_temp.p(), session_user::text, pg_temp.m('dan'));
+SELECT n, r.state FROM (VALUES (1, $$capture(pg_temp.m('dan'), 'd3')$$), (2, $$open_balance(pg_temp.m('dan'), 10, 'me')$$), (3, $$import_entry(pg_temp.m('dan'), 10, '2024-01-02', 'me', 'i1')$$), (4, $$reinstate(pg_temp.m('dan'), 'i2', 'me')$$), (5, $$write_off(pg_temp.m('dan'), 'me', 'i3')$$),
+    (6, $$approve((SELECT purchase_id FROM loyalty.purchase WHERE source = 'staff' AND reference = 'mine'), 'me')$$), (7, $$release_award((SELECT purchase_id FROM loyalty.purchase WHERE source = 'staff' AND reference = 'mine'))$$), (8, $$open_balance(pg_temp.m('bea'), 10, 'you')$$), (9, $$release(pg_temp.m('dan'), 'd3')$$)) c (n, call),
+    pg_temp.refused('SELECT loyalty.' || call) r ORDER BY n;
+SELECT reference, reason FROM pg_temp.held();
 SELECT loyalty.set_cashier(pg_temp.p(), session_user::text, NULL);
 INSERT INTO loyalty.purchase (member_id, occurred_at, amount, source, reference) VALUES (pg_temp.m('dan'), '2024-02-03', 10, 'staff', 'no more mine');
 SELECT reference FROM pg_temp.held();

@@ -167,7 +167,7 @@ UPDATE loyalty.program SET on_rule_error = 'hold' WHERE program_id = pg_temp.g('
 SET client_min_messages = error;
 INSERT INTO loyalty.purchase (member_id, amount, source, reference) VALUES (pg_temp.m('hal'), 13, 'challenge test', 'h2');
 SELECT count(*) FROM loyalty.challenge_item i JOIN loyalty.purchase p ON p.purchase_id = i.source_id WHERE p.reference = 'h2' AND p.source = 'challenge test';
--- an award that is held counts its points when it is released
+-- a purchase whose award is held counts when that is released
 SELECT loyalty.add_rule(pg_temp.g('Challenges forbid'), 'raises', 'purchase', 'bonus', '7 / (purchase.amount - 14) + 50') > 0, loyalty.add_challenge(pg_temp.g('Challenges forbid'), 'earner', 'points', 40, 5, active_from => '2026-02-03') > 0;
 INSERT INTO loyalty.purchase (member_id, occurred_at, amount, source, reference) VALUES (pg_temp.m('hal'), '2026-02-03', 14, 'challenge test', 'h3');
 SELECT * FROM pg_temp.progress('hal') WHERE challenge IN ('earner', 'one');

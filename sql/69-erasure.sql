@@ -52,6 +52,7 @@ BEGIN
     INSERT INTO loyalty.erasure (member_id, reason) SELECT p, reason FROM unnest(people) p ORDER BY p ON CONFLICT DO NOTHING;
     DELETE FROM loyalty.identity i WHERE i.member_id = ANY (people);
     DELETE FROM loyalty.person p WHERE p.member_id = ANY (people);
+    UPDATE loyalty.suggestion s SET member_id = NULL WHERE s.member_id = ANY (people);
     INSERT INTO loyalty.consent_change (member_id, purpose, channel, occurred_at, given, source)
         SELECT people[1], c.purpose, c.channel, greatest(c.since, now()), false, 'erasure' FROM loyalty.current_consents(people[1]) c WHERE c.given;
     PERFORM set_config('loyalty.reason', reason, true);

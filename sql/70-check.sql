@@ -89,6 +89,22 @@ $$;
 COMMENT ON FUNCTION loyalty.check_transactions() IS 'Invariants between transactions and the ledger, and of what the ledger refers to; a part of check()';
 REVOKE ALL ON FUNCTION loyalty.check_transactions() FROM PUBLIC;
 
+CREATE FUNCTION loyalty.check_together() RETURNS TABLE (invariant text, account_id bigint, detail text)
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN QUERY
+        SELECT 'the total of what is bought together is the sum of its days', NULL::bigint, format('programme %s', t.program_id)
+        FROM loyalty.copurchase_total t CROSS JOIN LATERAL (SELECT loyalty.sum_days(t.program_id, t.from_day, 'infinity') AS days) d
+        WHERE CASE WHEN t.baskets IS NULL OR d.days IS NULL THEN coalesce(loyalty.basket_count(coalesce(t.baskets, d.days)), 0) <> 0 ELSE t.baskets OPERATOR(loyalty.<>) d.days END
+    UNION ALL
+        SELECT 'what is accepted was suggested', s.member_id, format('suggestion %s, article %s', a.suggestion_id, a.sku)
+        FROM loyalty.suggestion_accepted a LEFT JOIN loyalty.suggestion s USING (suggestion_id) WHERE coalesce(a.sku <> ALL (s.skus), true);
+END
+$$;
+COMMENT ON FUNCTION loyalty.check_together() IS 'The invariants of co-purchase and suggestions, a part of check()';
+REVOKE ALL ON FUNCTION loyalty.check_together() FROM PUBLIC;
+
 CREATE FUNCTION loyalty.check() RETURNS TABLE (invariant text, account_id bigint, detail text)
     LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     SET jit = off
@@ -303,6 +319,8 @@ AS $$
     SELECT * FROM loyalty.check_limits()
     UNION ALL
     SELECT * FROM loyalty.check_caps()
+    UNION ALL
+    SELECT * FROM loyalty.check_together()
     UNION ALL
     SELECT 'the engine''s triggers stand and are enabled', NULL, w.relation || '.' || w.trigger
         FROM (VALUES ('purchase', 'award_insert'), ('purchase', 'award_update'), ('purchase', 'refuse_change'), ('purchase', 'refuse_key_change'), ('purchase', 'keep_returned'), ('purchase', 'check_paid'), ('purchase', 'check_paid_change'),

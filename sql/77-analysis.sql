@@ -388,6 +388,7 @@ DECLARE
     programs integer[];
     days date[];
     more bigint[];
+    known bigint[];
 BEGIN
     IF ids IS NULL THEN
         RETURN;
@@ -397,7 +398,9 @@ BEGIN
     SELECT array_agg(x.program_id), array_agg(x.day) INTO programs, days
         FROM (SELECT f.program_id, f.day FROM loyalty.analysis_purchase f WHERE f.purchase_id = ANY (ids)
               UNION SELECT r.program_id, r.day FROM loyalty.analysis_return r WHERE r.purchase_id = ANY (ids)) x;
+    known := loyalty.note_baskets_before(ids);
     PERFORM loyalty.make_analysis_facts(ids, guest_program);
+    PERFORM loyalty.note_baskets_after(ids, known);
     SELECT array_agg(DISTINCT f.member_id) INTO more FROM loyalty.analysis_purchase f WHERE f.purchase_id = ANY (ids) AND f.member_id IS NOT NULL;
     SELECT array_agg(x.program_id), array_agg(x.day) INTO programs, days
         FROM (SELECT * FROM ROWS FROM (unnest(programs), unnest(days)) k (program_id, day)
@@ -421,15 +424,16 @@ CREATE VIEW loyalty.analysis_policy AS
     OFFSET 0;           -- once a programme, not once a row of what it is joined to
 COMMENT ON VIEW loyalty.analysis_policy IS 'What analysis of each programme goes by, and the day from which it looks back: today, or the day after the last purchase where that is earlier, so that a feed that stopped makes nobody lapse';
 
+CREATE VIEW loyalty.analysis_word AS
+    SELECT DISTINCT ON (coalesce(a.merged_into, c.member_id)) coalesce(a.merged_into, c.member_id) AS member_id, c.given
+    FROM loyalty.consent_change c LEFT JOIN loyalty.account a ON a.account_id = c.member_id
+    WHERE c.purpose = 'analysis'
+    ORDER BY coalesce(a.merged_into, c.member_id), c.occurred_at DESC, c.number DESC;
+COMMENT ON VIEW loyalty.analysis_word IS 'Members'' last word on the purpose analysis, by whatever way it came; of whoever was merged, under the one that it was merged into';
+
 CREATE VIEW loyalty.analysis_subject AS
-    WITH word AS (
-        -- the last word on the purpose, by whatever way it came
-        SELECT DISTINCT ON (coalesce(a.merged_into, c.member_id)) coalesce(a.merged_into, c.member_id) AS member_id, c.given
-        FROM loyalty.consent_change c LEFT JOIN loyalty.account a ON a.account_id = c.member_id
-        WHERE c.purpose = 'analysis'
-        ORDER BY coalesce(a.merged_into, c.member_id), c.occurred_at DESC, c.number DESC)
     SELECT m.member_id, m.program_id
-    FROM loyalty.member m LEFT JOIN word w USING (member_id) LEFT JOIN loyalty.analysis_setting s USING (program_id)
+    FROM loyalty.member m LEFT JOIN loyalty.analysis_word w USING (member_id) LEFT JOIN loyalty.analysis_setting s USING (program_id)
     WHERE coalesce(w.given, s.consent IS DISTINCT FROM 'opt_in')
           AND NOT EXISTS (SELECT FROM loyalty.erasure e WHERE e.member_id = m.member_id);
 COMMENT ON VIEW loyalty.analysis_subject IS 'Members that statistics about persons may tell of: not who withdrew consent to the purpose analysis (opt_in: who never gave it), nor who was erased';
@@ -478,6 +482,7 @@ BEGIN
     END IF;
     oldest := pg_snapshot_xmin(pg_current_snapshot());
     IF rebuild THEN
+        PERFORM loyalty.forget_baskets();
         DELETE FROM loyalty.analysis_purchase;
         DELETE FROM loyalty.analysis_part;
         DELETE FROM loyalty.analysis_return;

@@ -260,11 +260,13 @@ CREATE VIEW loyalty.bi_value_model AS
 COMMENT ON VIEW loyalty.bi_value_model IS 'The fitted models that bi_value goes by; time in weeks';
 
 CREATE VIEW loyalty.bi_freshness AS
-    SELECT c.relname::text AS view_name, obj_description(c.oid, 'pg_class') AS answers, k.kept, CASE WHEN k.kept THEN r.fresh_at ELSE now() END AS fresh_at,
-           CASE WHEN k.kept THEN r.finished_at END AS refreshed_at, k.kept AND r.position IS NOT NULL AS refreshing
+    SELECT c.relname::text AS view_name, obj_description(c.oid, 'pg_class') AS answers, k.kept, CASE WHEN k.folded THEN f.fresh_at WHEN k.kept THEN r.fresh_at ELSE now() END AS fresh_at,
+           CASE WHEN k.folded THEN f.finished_at WHEN k.kept THEN r.finished_at END AS refreshed_at,
+           k.kept AND CASE WHEN k.folded THEN coalesce(f.started_at > f.finished_at, f.started_at IS NOT NULL) ELSE r.position IS NOT NULL END AS refreshing
     FROM pg_class c
-         -- those that read the ledger and its rooms themselves; the others read what refresh_analysis keeps
-         CROSS JOIN LATERAL (SELECT c.relname <> ALL ('{bi_member,bi_membership,bi_tier,bi_tier_movement,bi_points_flow,bi_liability,bi_partner_liability,bi_breakage,bi_rule,bi_rule_month,bi_reward,bi_redemption,bi_voucher,bi_coupon,bi_stamp_card,bi_challenge,bi_referral,bi_limit,bi_review,bi_activity,bi_staff}') AS kept) k
+         -- those that read the ledger and its rooms themselves; the others read what refresh_analysis or fold_copurchase keeps
+         CROSS JOIN LATERAL (SELECT c.relname <> ALL ('{bi_member,bi_membership,bi_tier,bi_tier_movement,bi_points_flow,bi_liability,bi_partner_liability,bi_breakage,bi_rule,bi_rule_month,bi_reward,bi_redemption,bi_voucher,bi_coupon,bi_stamp_card,bi_challenge,bi_referral,bi_limit,bi_review,bi_activity,bi_staff}') AS kept, c.relname = ANY ('{bi_copurchase,bi_suggestion}') AS folded) k
          LEFT JOIN loyalty.analysis_run r ON true
+         LEFT JOIN loyalty.copurchase_run f ON true
     WHERE c.relnamespace = 'loyalty'::regnamespace AND c.relkind = 'v' AND c.relname LIKE 'bi\_%' AND c.relname <> 'bi_freshness';
-COMMENT ON VIEW loyalty.bi_freshness IS 'Every view for BI, what it answers and how fresh it is: kept ones by the last CALL loyalty.refresh_analysis() (fresh_at NULL: never), the others now';
+COMMENT ON VIEW loyalty.bi_freshness IS 'Every view for BI, what it answers and how fresh it is: kept ones by the last CALL loyalty.refresh_analysis() or loyalty.fold_copurchase() (fresh_at NULL: never), the others now';

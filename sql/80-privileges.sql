@@ -51,6 +51,7 @@ AS $$
         'EXECUTE ON FUNCTION loyalty.read_token(text), loyalty.read_token(text, bytea), loyalty.verify_token(text, bytea), loyalty.member_tag(bigint, bytea)',
         'EXECUTE ON FUNCTION loyalty.redeem_voucher(text, text, bigint, text, bigint)',
         'EXECUTE ON FUNCTION loyalty.set_person(bigint, jsonb), loyalty.set_contact(bigint, text, text), loyalty.remove_contact(bigint, text, text), loyalty.find_member(integer, text, text)',
+        'EXECUTE ON FUNCTION loyalty.suggest(bigint, text[], integer, integer, text, text, boolean), loyalty.accept_suggestion(bigint, text, numeric, numeric)',
         'EXECUTE ON FUNCTION loyalty.give_consent(bigint, text, text, text, timestamptz), loyalty.withdraw_consent(bigint, text, text, text, timestamptz), loyalty.has_consent(bigint, text, text)',
         'EXECUTE ON FUNCTION loyalty.describe(integer, text)'])
 $$;
@@ -91,7 +92,7 @@ AS $$
         'SELECT ON loyalty.challenge, loyalty.challenge_member, loyalty.challenge_item, loyalty.challenge_progress, loyalty.challenge_grant, loyalty.challenge_result, loyalty.member_badge',
         'SELECT ON loyalty.referral_policy, loyalty.referral_change, loyalty.referral_review, loyalty.referral_funnel, loyalty.referral_tree',
         'SELECT (referral_id, program_id, policy_id, referrer_id, friend_id, channel, state, reason, invited_at, registered_at, purchase_id, qualified_at, rewarded_at, void_at) ON loyalty.referral',
-        'SELECT ON loyalty.bi_activity, loyalty.bi_affinity, loyalty.bi_before_after, loyalty.bi_brand, loyalty.bi_breakage, loyalty.bi_cadence, loyalty.bi_category, loyalty.bi_category_cadence, loyalty.bi_category_month, loyalty.bi_challenge, loyalty.bi_channel, loyalty.bi_churn, loyalty.bi_churn_reason, loyalty.bi_cohort, loyalty.bi_coupon, loyalty.bi_day, loyalty.bi_freshness, loyalty.bi_frequency, loyalty.bi_ladder, loyalty.bi_liability, loyalty.bi_limit, loyalty.bi_member, loyalty.bi_membership, loyalty.bi_month, loyalty.bi_pareto, loyalty.bi_partner_liability, loyalty.bi_points_flow, loyalty.bi_program, loyalty.bi_redemption, loyalty.bi_referral, loyalty.bi_return, loyalty.bi_review, loyalty.bi_reward, loyalty.bi_rfm, loyalty.bi_rfm_cell, loyalty.bi_rule, loyalty.bi_rule_month, loyalty.bi_segment, loyalty.bi_staff, loyalty.bi_stamp_card, loyalty.bi_store, loyalty.bi_tier, loyalty.bi_tier_movement, loyalty.bi_value, loyalty.bi_value_model, loyalty.bi_voucher',
+        'SELECT ON loyalty.bi_activity, loyalty.bi_affinity, loyalty.bi_before_after, loyalty.bi_brand, loyalty.bi_breakage, loyalty.bi_cadence, loyalty.bi_category, loyalty.bi_category_cadence, loyalty.bi_category_month, loyalty.bi_challenge, loyalty.bi_channel, loyalty.bi_churn, loyalty.bi_churn_reason, loyalty.bi_cohort, loyalty.bi_copurchase, loyalty.bi_coupon, loyalty.bi_day, loyalty.bi_freshness, loyalty.bi_frequency, loyalty.bi_ladder, loyalty.bi_liability, loyalty.bi_limit, loyalty.bi_member, loyalty.bi_membership, loyalty.bi_month, loyalty.bi_pareto, loyalty.bi_partner_liability, loyalty.bi_points_flow, loyalty.bi_program, loyalty.bi_redemption, loyalty.bi_referral, loyalty.bi_return, loyalty.bi_review, loyalty.bi_reward, loyalty.bi_rfm, loyalty.bi_rfm_cell, loyalty.bi_rule, loyalty.bi_rule_month, loyalty.bi_segment, loyalty.bi_staff, loyalty.bi_suggestion, loyalty.bi_stamp_card, loyalty.bi_store, loyalty.bi_tier, loyalty.bi_tier_movement, loyalty.bi_value, loyalty.bi_value_model, loyalty.bi_voucher',
         'EXECUTE ON FUNCTION loyalty.breakdown_rules(bytea), loyalty.breakdown_lines(bytea), loyalty.lots_at, loyalty.age_band(interval), loyalty.policy_text(loyalty.activity_policy)',
         'EXECUTE ON FUNCTION loyalty.describe(integer, text)'])
 $$;
@@ -126,7 +127,9 @@ AS $$
         'UPDATE (member_id, occurred_at, kind, value, subject, attributes, status) ON loyalty.activity',
         'USAGE ON SEQUENCE loyalty.member_id_seq',
         'INSERT, UPDATE, DELETE ON loyalty.product, loyalty.exchange_rate',
-        'EXECUTE ON FUNCTION loyalty.set_analysis',
+        'EXECUTE ON FUNCTION loyalty.set_analysis, loyalty.set_copurchase',
+        'INSERT, UPDATE, DELETE, SELECT ON loyalty.out_of_stock',
+        'SELECT ON loyalty.copurchase_setting, loyalty.copurchase_policy, loyalty.copurchase_run, loyalty.suggestion, loyalty.suggestion_accepted',
         'SELECT ON loyalty.analysis_setting, loyalty.analysis_policy, loyalty.analysis_run',
         'EXECUTE ON FUNCTION loyalty.create_program, loyalty.add_wallet, loyalty.change_program, loyalty.add_tier, loyalty.add_rule, loyalty.replace_rule, loyalty.retire_rule, loyalty.set_budget',
         'EXECUTE ON FUNCTION loyalty.lint_rules(integer), loyalty.simulate(integer, jsonb, timestamptz, timestamptz, boolean)',
@@ -171,7 +174,7 @@ BEGIN
         'checkpoint', 'checkpoint_leaf', 'checkpoint_node', 'voucher', 'voucher_key', 'voucher_id_seq', 'redemption_proof', 'redemption_proof_proof_id_seq', 'cashier_limit', 'cashier_day',
         'stock_share', 'reward', 'claim', 'reward_taken', 'coupon_pool', 'coupon', 'coupon_use', 'coupon_taken', 'stamp_card', 'stamp', 'stamp_sheet',
         'stock_id_seq', 'reward_reward_id_seq', 'claim_id_seq', 'coupon_pool_pool_id_seq', 'coupon_id_seq', 'stamp_card_card_id_seq', 'stamp_id_seq',
-        'analysis_setting',
+        'analysis_setting', 'copurchase_setting', 'out_of_stock', 'suggestion', 'suggestion_id_seq', 'suggestion_accepted',
         'program_program_id_seq', 'tier_tier_id_seq', 'rule_rule_id_seq',
         'rule_version_rule_version_id_seq', 'member_id_seq', 'transaction_id_seq', 'tier_change_number_seq']
     LOOP
@@ -181,6 +184,10 @@ BEGIN
     FOREACH name IN ARRAY ARRAY['run', 'product', 'purchase', 'return', 'part', 'day', 'part_day', 'pair_day', 'member', 'member_month', 'member_store', 'member_part', 'model']
     LOOP
         PERFORM pg_catalog.pg_extension_config_dump(('loyalty.analysis_' || name)::pg_catalog.regclass, 'WHERE false');
+    END LOOP;
+    FOREACH name IN ARRAY ARRAY['run', 'added', 'stale', 'day', 'total', 'pair']
+    LOOP
+        PERFORM pg_catalog.pg_extension_config_dump(('loyalty.copurchase_' || name)::pg_catalog.regclass, 'WHERE false');
     END LOOP;
 END
 $$;

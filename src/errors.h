@@ -100,7 +100,7 @@
 #define ERRCODE_LY_INVALID_STATISTIC		LY('8', '0', '4')
 #define ERRCODE_LY_INVALID_SAMPLE			LY('8', '1', '1')
 
-/* LY812, a setting of analysis, is raised in SQL */
+/* LY812, a setting of analysis, and LY813 to LY815, of co-purchase and suggestions, are raised in SQL */
 
 /* LY9: the books themselves */
 #define ERRCODE_LY_APPEND_ONLY				LY('9', '0', '1')

@@ -52,7 +52,7 @@ SELECT set_eq($$SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = 'l
 SELECT is_empty($$WITH RECURSIVE uses AS (
         SELECT b.relname AS view, d.refobjid AS used FROM bi b JOIN pg_rewrite r ON r.ev_class = b.oid JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid AND d.refclassid = 'pg_class'::regclass AND d.refobjid <> b.oid
         UNION SELECT u.view, d.refobjid FROM uses u JOIN pg_rewrite r ON r.ev_class = u.used JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid AND d.refclassid = 'pg_class'::regclass)
-    SELECT f.view_name, f.kept FROM loyalty.bi_freshness f WHERE f.kept <> EXISTS (SELECT FROM uses u JOIN pg_class c ON c.oid = u.used WHERE u.view = f.view_name AND c.relname ~ '^analysis_(purchase|part|return|day|part_day|pair_day|member|member_.*|model)$')$$, 'bi_freshness knows which views are kept');
+    SELECT f.view_name, f.kept FROM loyalty.bi_freshness f WHERE f.kept <> EXISTS (SELECT FROM uses u JOIN pg_class c ON c.oid = u.used WHERE u.view = f.view_name AND c.relname ~ '^analysis_(purchase|part|return|day|part_day|pair_day|member|member_.*|model)$|^copurchase_pair$|^suggestion$')$$, 'bi_freshness knows which views are kept');
 SELECT * FROM finish();
 DROP EXTENSION loyalty CASCADE;
 DROP OWNED BY tap_reader;

@@ -25,6 +25,8 @@
  * The gate
  * ------------------------------------------------------------------------ */
 
+#define RESERVE_MOST	INT64CONST(1000000000000)	/* taken ahead at once */
+
 static bool caps_exist;			/* some rule has a cap or a budget, or had one */
 static bool budgets_exist;
 
@@ -156,40 +158,109 @@ ask_stock(const char *sql, int64 stock_id, int64 quantity, bool may_wait)
 	return result;
 }
 
+/* The purse of a budget, made where there is none. */
+static Purse *
+purse_of(CapBook *book, int64 stock_id)
+{
+	MemoryContext old;
+	Purse	   *purse;
+	ListCell   *cell;
+
+	foreach(cell, book->purses)
+	{
+		purse = lfirst(cell);
+		if (purse->stock_id == stock_id)
+			return purse;
+	}
+	old = MemoryContextSwitchTo(book->context);
+	purse = palloc0(sizeof(Purse));
+	purse->stock_id = stock_id;
+	book->purses = lappend(book->purses, purse);
+	MemoryContextSwitchTo(old);
+	return purse;
+}
+
 /*
- * Draw from the budget of a use until it has so many points, or all that there
- * is; how many it has.  A transaction that holds a share of any budget waits
- * for no other, or two might wait for each other.
+ * Take so much from the shares of a budget, or all that there is.  A
+ * transaction that holds a share of any budget waits for no other, or two
+ * might wait for each other.
  */
 static int64
-draw_budget(const CapBook *book, CapUse *use, int64 wanted)
+take_shares(int64 stock_id, int64 wanted, bool may_wait)
 {
 	static TransactionId holder = InvalidTransactionId;
-	TransactionId self;
+	TransactionId self = GetTopTransactionId();
+	int64		taken = ask_stock("SELECT loyalty.take_budget($1, $2, $3)", stock_id, wanted,
+								  may_wait && holder != self);
 
+	holder = self;
+	return taken;
+}
+
+/* Take so much for a use, from the purse first; the more often, the more is taken ahead. */
+static int64
+take_points(CapBook *book, int64 stock_id, int64 wanted)
+{
+	Purse	   *purse = purse_of(book, stock_id);
+
+	if (purse->points < wanted)
+	{
+		purse->points += take_shares(stock_id, wanted - purse->points, true);
+		if (purse->last > 0 && purse->points >= wanted)
+			purse->points += take_shares(stock_id, Min(2 * purse->last, RESERVE_MOST), false);
+		purse->last = Min(Max(wanted, 2 * purse->last), RESERVE_MOST);
+	}
+	wanted = Min(wanted, purse->points);
+	purse->points -= wanted;
+	return wanted;
+}
+
+/* Draw from the budget of a use until it has so many points, or all that there is; how many it has. */
+static int64
+draw_budget(CapBook *book, CapUse *use, int64 wanted, bool may_roll_back)
+{
 	if (wanted <= use->drawn)
 		return wanted;
 	if (book->mode == CAPS_QUOTE)
 		return Min(wanted, use->drawn +
 				   ask_stock("SELECT loyalty.stock_left($1) - $2 WHERE $3", use->stock_id, 0, true));
-	self = GetTopTransactionId();
-	use->drawn += ask_stock("SELECT loyalty.take_budget($1, $2, $3)", use->stock_id,
-							wanted - use->drawn, holder != self);
-	holder = self;
+	/* what is rolled back with a decision must not come out of a purse */
+	use->drawn += may_roll_back ? take_shares(use->stock_id, wanted - use->drawn, true) :
+		take_points(book, use->stock_id, wanted - use->drawn);
 	return Min(wanted, use->drawn);
 }
 
-/* Give back what was drawn and is not used. */
+/* Put what was drawn and is not used into the purse. */
 static void
-settle_budget(const CapBook *book, CapUse *use)
+settle_budget(CapBook *book, CapUse *use)
 {
 	int64		needed = use->now.there && use->now.active && use->now.budgeted ? use->now.granted : 0;
 
 	if (use->drawn <= needed || book->mode != CAPS_AWARD)
 		return;
-	(void) ask_stock("SELECT $2 FROM loyalty.give_stock($1, $2) WHERE $3", use->stock_id,
-					 use->drawn - needed, true);
+	purse_of(book, use->stock_id)->points += use->drawn - needed;
 	use->drawn = needed;
+}
+
+/* Give back what is in the purses, much of it in parts, or one share would have it all. */
+void
+CapEmptyPurses(CapBook *book)
+{
+	ListCell   *cell;
+
+	foreach(cell, book->purses)
+	{
+		Purse	   *purse = lfirst(cell);
+
+		while (purse->points > 0)
+		{
+			int64		part = Max(purse->points / 16, Min(purse->points, 1000));
+
+			(void) ask_stock("SELECT $2 FROM loyalty.give_stock($1, $2) WHERE $3", purse->stock_id,
+							 part, true);
+			purse->points -= part;
+		}
+	}
 }
 
 /* ------------------------------------------------------------------------
@@ -285,7 +356,7 @@ reserve(EarnCaps *base, const Program *program, const Rule *rule, TimestampTz kn
 		/* what came back whole was given back, and what it had gave stays as it is */
 		granted = Min(wanted, Max(granted, use->stored.granted));
 	else if (use->now.budgeted)
-		granted = draw_budget(caps->book, use, granted);
+		granted = draw_budget(caps->book, use, granted, program->hold_on_error);
 	level = granted;
 	if (is_repeated(use, exact))
 		level = use->stored.allowed < 0 ? wanted : Max(level, Min(wanted, use->stored.allowed));

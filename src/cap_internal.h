@@ -64,16 +64,26 @@ typedef struct Counter
 	int64		stored;
 } Counter;
 
+/* Points of a budget that a chunk took and has not used; they go back when it is done */
+typedef struct Purse
+{
+	int64		stock_id;
+	int64		points;
+	int64		last;			/* how much was taken ahead; 0: nothing yet */
+} Purse;
+
 struct CapBook
 {
 	CapMode		mode;
 	MemoryContext context;
 	List	   *events;			/* of EventCaps */
+	List	   *purses;			/* of Purse */
 	HTAB	   *counters;		/* NULL: none was asked for */
 };
 
 extern CapUse *CapAddUse(EventCaps *caps);
 extern Numeric CapKeepNumber(const CapBook *book, Numeric value);
 extern int64 CapReadUsed(const CounterKey *key);
+extern void CapEmptyPurses(CapBook *book);
 
 #endif							/* LOYALTY_CAP_INTERNAL_H */

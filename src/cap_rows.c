@@ -296,4 +296,5 @@ CapsFlush(CapBook *book)
 {
 	flush_uses(book);
 	flush_counters(book);
+	CapEmptyPurses(book);
 }

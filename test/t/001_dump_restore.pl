@@ -15,9 +15,11 @@ $node->safe_psql('shop', q{
 	SELECT loyalty.create_program('Club', hold_days => 3);
 	SELECT loyalty.add_tier(1, 'A', 0, 'spend'), loyalty.add_tier(1, 'B', 100, 'spend', 2);
 	SELECT loyalty.add_rule(1, 'base', 'purchase', 'base', 'purchase.amount');
+	SELECT loyalty.add_rule(1, 'capped', 'purchase', 'bonus', 'purchase.amount', 'purchase.store = ''capped''', caps => '{"month": 50}', budget => 120);
 	SELECT loyalty.enroll(1, 'm' || i, '2024-01-01') FROM generate_series(1, 20) i;
 	INSERT INTO loyalty.purchase (member_id, occurred_at, amount, reference, lines) SELECT 1 + i % 20, '2024-02-01', i, 'r' || i,
 		loyalty.lines(jsonb_build_array(jsonb_build_object('sku', 'S', 'amount', i))) FROM generate_series(1, 200) i;
+	INSERT INTO loyalty.purchase (member_id, occurred_at, amount, store) SELECT m, '2024-03-01', 70, 'capped' FROM generate_series(1, 3) m;
 	INSERT INTO loyalty.activity (member_id, kind) VALUES (1, 'hello');
 	UPDATE loyalty.purchase SET status = 'void' WHERE reference = 'r7';
 	SELECT loyalty.adjust(2, 7, 'kind', key => 'k');
@@ -49,7 +51,8 @@ my $everything = q{
 		UNION ALL SELECT to_jsonb(s)::text FROM loyalty.stamp s UNION ALL SELECT to_jsonb(g)::text FROM loyalty.stamp_sheet g
 		UNION ALL SELECT to_jsonb(b)::text FROM loyalty.challenge b UNION ALL SELECT to_jsonb(f)::text FROM loyalty.challenge_member f
 		UNION ALL SELECT to_jsonb(i)::text FROM loyalty.challenge_item i UNION ALL SELECT to_jsonb(j)::text FROM loyalty.challenge_progress j
-		UNION ALL SELECT to_jsonb(q)::text FROM loyalty.challenge_grant q) t};
+		UNION ALL SELECT to_jsonb(q)::text FROM loyalty.challenge_grant q UNION ALL SELECT to_jsonb(cs)::text FROM loyalty.cap_state cs
+		UNION ALL SELECT to_jsonb(cu)::text FROM loyalty.cap_use cu UNION ALL SELECT to_jsonb(rb)::text FROM loyalty.rule_budget rb) t};
 my $before = $node->safe_psql('shop', $everything);
 is($node->safe_psql('shop', q{SELECT count(*), count(*) FILTER (WHERE granted), count(claim_id) FROM loyalty.challenge_grant}), '20|19|18', 'challenges were met, and one was taken back');
 for my $format ('plain', 'custom')
@@ -67,6 +70,7 @@ for my $format ('plain', 'custom')
 	}
 	is($node->safe_psql("restored_$format", $everything), $before, "everything is there and nothing twice, $format");
 	is($node->safe_psql("restored_$format", 'SELECT * FROM loyalty.check()'), '', "the books are whole, $format");
+	is($node->safe_psql("restored_$format", q{SELECT spent, "left" FROM loyalty.budget_status}), '120|0', "a budget stays used up, $format");
 	$node->safe_psql("restored_$format", q{
 		SELECT loyalty.enroll(1, 'new');
 		INSERT INTO loyalty.purchase (member_id, amount) SELECT member_id, 5 FROM loyalty.member;

@@ -2,10 +2,11 @@
 #
 #   make install     build and install for the PostgreSQL of PG_CONFIG (a DBA's way)
 #   make demo        everything on a bare Debian machine: a shop, its points, a report
+#   make report      a report to look at, as one page; DB='host=... dbname=...' of a database that is there
 #   make test        every test
 #   make bench       the benchmarks
 #
-# demo, test and bench install what is missing from Debian and then work in a
+# demo, report, test and bench install what is missing from Debian and then work in a
 # private server of their own.
 
 PG_CONFIG ?= $(firstword $(wildcard /usr/lib/postgresql/15/bin/pg_config) \
@@ -53,10 +54,12 @@ loyalty--$(RELEASE).sql: $(SQL) loyalty.control
 # every object depends on every header: the project is small
 $(OBJS): $(wildcard src/*.h) loyalty.control
 
-.PHONY: demo test bench races model fuzz unit lint check-ubsan check-valgrind
+.PHONY: demo report test bench races model fuzz unit lint check-ubsan check-valgrind
 # DATA is PGXS's name for files to install: the makes below must not inherit it
 demo:
 	@env -u DATA MAKEFLAGS= test/demo/run "$(DATA)"
+report:
+	@env -u DATA MAKEFLAGS= test/report/run "$(DB)" "$(or $(FILE),report.html)" "$(PROGRAM)"
 test:
 	@test/run
 bench:

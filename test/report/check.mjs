@@ -1,0 +1,148 @@
+// Opens a report in a real browser without a network: on a phone, on a desk, in the dark and on paper.
+//   node test/report/check.mjs report.html [DIRECTORY for screenshots]
+// Chromium is driven over its debugging pipe; nothing is installed. CHROMIUM names another browser of its family.
+import {spawn} from 'node:child_process';
+import {mkdtempSync, rmSync, writeFileSync, existsSync} from 'node:fs';
+import {tmpdir} from 'node:os';
+import {resolve, join} from 'node:path';
+import {pathToFileURL} from 'node:url';
+
+const [file, shots] = process.argv.slice(2);
+const profile = mkdtempSync(join(tmpdir(), 'loyalty-report-'));
+const browser = spawn(process.env.CHROMIUM || ['/usr/bin/chromium', '/usr/bin/google-chrome'].find(existsSync) || 'chromium', [
+	'--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync', '--disable-dev-shm-usage',
+	'--force-color-profile=srgb', `--user-data-dir=${profile}`, '--remote-debugging-pipe', 'about:blank'], {stdio: ['ignore', 'ignore', 'ignore', 'pipe', 'pipe']});
+
+/* --- the browser's protocol: JSON messages that end in a zero byte ---------- */
+
+let last = 0, rest = '';
+const waiting = new Map(), listeners = [];
+browser.stdio[4].setEncoding('utf8').on('data', text => {
+	const parts = (rest + text).split('\0');
+	rest = parts.pop();
+	for (const m of parts.map(JSON.parse)) {
+		if (m.id) { const w = waiting.get(m.id); waiting.delete(m.id); m.error ? w.fail(new Error(m.error.message)) : w.done(m.result); } else for (const l of listeners) l(m);
+	}
+});
+const call = (method, params = {}, sessionId) => new Promise((done, fail) => {
+	waiting.set(++last, {done, fail});
+	browser.stdio[3].write(JSON.stringify({id: last, method, params, sessionId}) + '\0');
+});
+const sleep = ms => new Promise(r => setTimeout(r, ms));
+
+/* --- one look at the page ----------------------------------------------------- */
+
+const faults = [];
+let passed = 0;
+const expect = (name, good, detail = '') => { if (good) passed++; else faults.push(`${name}${detail ? ': ' + detail : ''}`); };
+
+async function open(view) {
+	const {targetId} = await call('Target.createTarget', {url: 'about:blank'});
+	const {sessionId} = await call('Target.attachToTarget', {targetId, flatten: true});
+	const page = (method, params) => call(method, params, sessionId), words = [], asked = [];
+	listeners.push(m => {
+		if (m.sessionId !== sessionId) return;
+		if (m.method === 'Runtime.exceptionThrown') words.push(m.params.exceptionDetails.exception?.description || m.params.exceptionDetails.text);
+		if (m.method === 'Runtime.consoleAPICalled' && ['error', 'warning', 'assert'].includes(m.params.type)) words.push(m.params.args.map(a => a.value ?? a.description).join(' '));
+		if (m.method === 'Log.entryAdded' && ['error', 'warning'].includes(m.params.entry.level)) words.push(m.params.entry.text);
+		if (m.method === 'Network.requestWillBeSent' && !/^(file|data|about|blob):/.test(m.params.request.url)) asked.push(m.params.request.url);
+		if (m.method === 'Page.javascriptDialogOpening') { words.push('a dialog: ' + m.params.message); page('Page.handleJavaScriptDialog', {accept: false}); }
+	});
+	for (const domain of ['Runtime', 'Log', 'Network', 'Page']) await page(domain + '.enable');
+	await page('Network.emulateNetworkConditions', {offline: true, latency: 0, downloadThroughput: 0, uploadThroughput: 0});
+	await page('Emulation.setDeviceMetricsOverride', {width: view.width, height: view.height, deviceScaleFactor: view.scale || 1, mobile: !!view.mobile});
+	await page('Emulation.setEmulatedMedia', {features: [{name: 'prefers-color-scheme', value: view.dark ? 'dark' : 'light'}]});
+	await page('Page.navigate', {url: pathToFileURL(resolve(file)).href});
+	const run = async expression => {
+		const r = await page('Runtime.evaluate', {expression, returnByValue: true, awaitPromise: true});
+		if (r.exceptionDetails) throw new Error(r.exceptionDetails.exception?.description || r.exceptionDetails.text);
+		return r.result.value;
+	};
+	for (let i = 0; i < 600 && !await run(`document.documentElement?.dataset.ready !== undefined || (document.getElementById('wrong') && !document.getElementById('wrong').hidden)`); i++) await sleep(100);
+	return {page, run, words, asked, close: () => call('Target.closeTarget', {targetId})};
+}
+
+/* what is drawn, read in the page */
+const look = `(() => {
+	const hidden = [], empty = [], cards = [...document.querySelectorAll('main section')];
+	for (const c of cards) {
+		const drawn = [...c.querySelectorAll('.chart')];
+		if (drawn.length !== Number(c.dataset.charts)) empty.push(c.id + ' misses a chart');
+		for (const d of drawn) {
+			const svg = d.querySelector('svg'), marks = svg ? [...svg.querySelectorAll('path')].filter(p => { const b = p.getBBox(); return b.width > 1 || b.height > 1; }).length : 0;
+			if (!svg || marks < 2 || !svg.querySelector('text')) empty.push(c.id);
+			else if (svg.getBoundingClientRect().right > d.getBoundingClientRect().right + 1) hidden.push(c.id + ' is wider than its card');
+			else {
+				/* words: inside the picture, and no two on top of each other */
+				const box = svg.getBoundingClientRect(), texts = [...svg.querySelectorAll('text')].filter(t => t.textContent.trim()).map(t => ({t: t.textContent, b: t.getBoundingClientRect()}));
+				for (const {t, b} of texts) if (b.left < box.left - 2 || b.right > box.right + 2 || b.top < box.top - 2 || b.bottom > box.bottom + 2) hidden.push(c.id + ' cuts "' + t + '"');
+				for (let i = 0; i < texts.length; i++) for (let j = i + 1; j < texts.length; j++) {
+					const a = texts[i].b, b = texts[j].b, w = Math.min(a.right, b.right) - Math.max(a.left, b.left), h = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
+					if (w > 3 && h > 4) hidden.push(c.id + ' has "' + texts[i].t + '" over "' + texts[j].t + '"');
+				}
+			}
+			if (!d.getAttribute('aria-label')) empty.push(c.id + ' has no words for its chart');
+		}
+		if (!c.classList.contains('figures') && !c.querySelector('tbody tr')) empty.push(c.id + ' has no table');
+	}
+	return {cards: cards.length, charts: document.querySelectorAll('.chart svg').length, ready: document.documentElement.dataset.ready, wide: document.documentElement.scrollWidth - innerWidth, title: document.title, height: document.documentElement.scrollHeight, hidden, empty,
+		wrong: document.getElementById('wrong').hidden ? '' : document.getElementById('wrong').textContent, scripts: document.scripts.length, strange: document.querySelectorAll('main img, main script, main iframe').length};
+})()`;
+
+async function inspect(view) {
+	const p = await open(view), name = view.name, seen = await p.run(look);
+	expect(`${name}: no error`, seen.wrong === '', seen.wrong);
+	expect(`${name}: every chart is drawn`, seen.charts > 0 && seen.charts === Number(seen.ready), `${seen.charts} of ${seen.ready}`);
+	expect(`${name}: no chart is empty`, seen.empty.length === 0, seen.empty.join(', '));
+	expect(`${name}: nothing is cut or lies over another`, seen.hidden.length === 0, seen.hidden.slice(0, 12).join('; '));
+	expect(`${name}: nothing is wider than the screen`, seen.wide <= 0, `${seen.wide} px`);
+	expect(`${name}: data is text`, seen.strange === 0 && seen.scripts === 3 && /: loyalty report$/.test(seen.title), seen.title);
+	if (shots) {
+		/* in pieces that an eye can take in */
+		for (let n = 0; n * 1800 < seen.height; n++) {
+			const {data} = await p.page('Page.captureScreenshot', {format: 'png', captureBeyondViewport: true, clip: {x: 0, y: n * 1800, width: view.width, height: Math.min(1800, seen.height - n * 1800), scale: 1}});
+			writeFileSync(join(shots, `${name}-${String(n + 1).padStart(2, '0')}.png`), Buffer.from(data, 'base64'));
+		}
+	}
+	if (view.paper) {
+		/* as it will be printed: A4 less its margins */
+		await p.page('Emulation.setEmulatedMedia', {media: 'print'});
+		await p.page('Emulation.setDeviceMetricsOverride', {width: 703, height: 1000, deviceScaleFactor: 1, mobile: false});
+		await p.run(`dispatchEvent(new Event('beforeprint')), 1`);
+		const paper = await p.run(look), flat = await p.run(`[...document.querySelectorAll('.chart')].filter(c => c.getBoundingClientRect().height < 60).map(c => c.closest('section').id).join(', ')`);
+		expect('paper: every chart is drawn', paper.charts === seen.charts && paper.empty.length === 0 && flat === '', paper.empty.join(', ') + flat);
+		expect('paper: nothing is cut or lies over another', paper.hidden.length === 0, paper.hidden.slice(0, 12).join('; '));
+		await p.run(`dispatchEvent(new Event('afterprint')), 1`);
+		await p.page('Emulation.setEmulatedMedia', {media: '', features: [{name: 'prefers-color-scheme', value: 'light'}]});
+		await p.page('Emulation.setDeviceMetricsOverride', {width: view.width, height: view.height, deviceScaleFactor: 1, mobile: false});
+		const {data} = await p.page('Page.printToPDF', {preferCSSPageSize: true, printBackground: true});
+		const pdf = Buffer.from(data, 'base64'), pages = (pdf.toString('latin1').match(/\/Type\s*\/Page\b/g) || []).length;
+		expect('paper: printed', pdf.length > 20000 && pages >= 2 && pages <= 30, `${pdf.length} bytes, ${pages} pages`);
+		if (shots) writeFileSync(join(shots, 'paper.pdf'), pdf);
+		const after = await p.run(look);
+		expect('paper: the screen is as before', after.charts === seen.charts && after.empty.length === 0 && await p.run(`document.querySelectorAll('.card details[open]').length === document.querySelectorAll('.card[data-charts="0"] details').length`), after.empty.join(', '));
+	}
+	expect(`${name}: silent console`, p.words.length === 0, p.words.slice(0, 5).join(' | '));
+	expect(`${name}: asks no network`, p.asked.length === 0, p.asked.slice(0, 5).join(' '));
+	await p.close();
+	return seen;
+}
+
+const timer = setTimeout(() => { console.error('the browser does not answer'); browser.kill('SIGKILL'); process.exit(1); }, 300000);
+let seen;
+try {
+	seen = await inspect({name: 'desk', width: 1280, height: 900, paper: true});
+	await inspect({name: 'phone', width: 375, height: 760, mobile: true});
+	await inspect({name: 'dark', width: 1024, height: 800, dark: true});
+} catch (e) {
+	faults.push(String(e));
+} finally {
+	clearTimeout(timer);
+	const ended = new Promise(r => browser.on('exit', r));
+	await Promise.race([call('Browser.close').catch(() => {}).then(() => ended), sleep(5000)]);
+	browser.kill('SIGKILL');
+	rmSync(profile, {recursive: true, force: true, maxRetries: 5, retryDelay: 200});
+}
+for (const f of faults) console.log('FAILED  ' + f);
+console.log(`report in ${seen ? seen.cards + ' cards, ' + seen.charts + ' charts' : 'no browser'}: ${passed} passed, ${faults.length} failed`);
+process.exit(faults.length ? 1 : 0);

@@ -1,0 +1,12 @@
+-- title: Buyers and the average order
+-- chapter: Sales
+-- about: Members who bought in each month, those who did so for the first time, and what a purchase came to.
+-- view: bi_month
+-- column: month month Month
+-- column: members count Members who bought
+-- column: new_buyers count For the first time
+-- column: purchases count Purchases
+-- column: average_order money Average order
+-- column: net_amount money Net sales
+-- chart: bars x=month y=members,new_buyers line=average_order
+SELECT month, members, new_buyers, purchases, average_order, net_amount FROM loyalty.bi_month WHERE program_id = :program ORDER BY month

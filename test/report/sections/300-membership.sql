@@ -1,0 +1,11 @@
+-- title: Members over time
+-- chapter: Members
+-- about: Who joined in each month, and how many have joined by its end.
+-- view: bi_membership
+-- column: month month Month
+-- column: joined count Joined
+-- column: members count Members
+-- column: still_active count Of those joined, active today
+-- chart: bars x=month y=joined
+-- chart: lines x=month y=members area=yes height=150
+SELECT month, joined, members, still_active FROM loyalty.bi_membership WHERE program_id = :program ORDER BY month

@@ -1,0 +1,11 @@
+-- title: Segments
+-- chapter: Members
+-- about: The same members by name.
+-- view: bi_segment
+-- column: segment text Segment
+-- column: members count Members
+-- column: amount money Spent
+-- column: mean_recency_days days Days since, mean
+-- column: mean_purchases number Purchases, mean
+-- chart: bars x=segment y=members horizontal=yes label=yes
+SELECT segment, members, amount, mean_recency_days, mean_purchases FROM loyalty.bi_segment WHERE program_id = :program ORDER BY members DESC, segment

@@ -1,0 +1,12 @@
+-- title: Tiers
+-- chapter: Members
+-- about: The share of the members that each tier has, and the share of all spending that these members brought.
+-- view: bi_tier
+-- column: tier text Tier
+-- column: member_share percent Of members
+-- column: spend_share percent Of spending
+-- column: members count Members
+-- column: lifetime_spend money Spent
+-- column: available points Can be spent
+-- chart: bars x=tier y=member_share,spend_share horizontal=yes label=yes
+SELECT coalesce(tier, '(none)') AS tier, round(members / sum(members) OVER (), 6) AS member_share, spend_share, members, lifetime_spend, available FROM loyalty.bi_tier WHERE program_id = :program ORDER BY rank DESC

@@ -1,0 +1,13 @@
+-- title: Points given and used
+-- chapter: Points
+-- about: Above the line what was given, below what was spent, died or was taken back.
+-- size: wide
+-- view: bi_breakage
+-- column: month month Month
+-- column: given points Given
+-- column: spent points Spent
+-- column: expired points Died
+-- column: returned points Taken back
+-- column: outstanding points Outstanding
+-- chart: bars x=month y=given,spent,expired,returned stack=yes line=outstanding height=320
+SELECT month, given, -spent AS spent, -expired AS expired, -returned AS returned, outstanding FROM loyalty.bi_breakage WHERE program_id = :program ORDER BY month

@@ -1,0 +1,11 @@
+-- title: What the rules give
+-- chapter: Rules and rewards
+-- about: Points of each rule so far, all versions together, and what they cost.
+-- view: bi_rule
+-- column: rule text Rule
+-- column: points points Points
+-- column: cost money Cost
+-- column: awards count Awards
+-- column: response percent Members reached
+-- chart: bars x=rule y=points horizontal=yes label=yes
+SELECT rule, sum(points) AS points, sum(cost) AS cost, sum(awards) AS awards, max(response) AS response FROM loyalty.bi_rule WHERE program_id = :program GROUP BY rule ORDER BY 2 DESC, 1 LIMIT 25

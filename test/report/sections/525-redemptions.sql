@@ -1,0 +1,11 @@
+-- title: Points spent at the till
+-- chapter: Rules and rewards
+-- about: Money that points paid in each month, by store.
+-- view: bi_redemption
+-- column: month month Month
+-- column: store text Store
+-- column: amount money Paid with points
+-- column: redemptions count Redemptions
+-- column: spent points Points
+-- chart: bars x=month y=amount series=store stack=yes
+SELECT month, coalesce(store, '(no store)') AS store, coalesce(amount, 0) AS amount, redemptions, spent FROM loyalty.bi_redemption WHERE program_id = :program ORDER BY month, store

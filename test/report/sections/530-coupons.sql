@@ -1,0 +1,12 @@
+-- title: Coupons
+-- chapter: Rules and rewards
+-- about: Codes given to members and what came of them.
+-- view: bi_coupon
+-- column: pool text Pool
+-- column: issued count Given
+-- column: used count Used
+-- column: response percent Response
+-- column: codes count Codes
+-- column: void count Void
+-- chart: bars x=pool y=issued,used horizontal=yes label=yes
+SELECT pool, issued, used, response, codes, void FROM loyalty.bi_coupon WHERE program_id = :program ORDER BY issued DESC, pool LIMIT 20

@@ -1,0 +1,12 @@
+-- title: Vouchers
+-- chapter: Rules and rewards
+-- about: Vouchers by the month in which they were issued: redeemed, still open, run out, revoked.
+-- view: bi_voucher
+-- column: month month Month
+-- column: redeemed count Redeemed
+-- column: open count Open
+-- column: expired count Run out
+-- column: revoked count Revoked
+-- column: redeemed_value number Value redeemed
+-- chart: bars x=month y=redeemed,open,expired,revoked stack=yes
+SELECT month, sum(redeemed) AS redeemed, sum(open) AS open, sum(expired) AS expired, sum(revoked) AS revoked, sum(redeemed_value) AS redeemed_value FROM loyalty.bi_voucher WHERE program_id = :program GROUP BY month ORDER BY month

@@ -1,0 +1,12 @@
+-- title: Challenges
+-- chapter: Rules and rewards
+-- about: Members who took part, and how often a goal was met.
+-- view: bi_challenge
+-- column: challenge text Challenge
+-- column: members count Members
+-- column: grants count Goals rewarded
+-- column: points points Points
+-- column: cost money Cost
+-- column: period text Period
+-- chart: bars x=challenge y=members,grants horizontal=yes label=yes
+SELECT challenge, members, grants, points, cost, period FROM loyalty.bi_challenge WHERE program_id = :program ORDER BY members DESC, challenge LIMIT 15

@@ -1,0 +1,12 @@
+-- title: Referrals by month
+-- chapter: Rules and rewards
+-- about: Referrals that began in each month, and those of them that were rewarded.
+-- view: bi_referral
+-- column: month month Month
+-- column: rewarded count Rewarded
+-- column: others count Not (yet)
+-- column: void count Void
+-- column: points points Points
+-- column: conversion percent Conversion
+-- chart: bars x=month y=rewarded,others,void stack=yes
+SELECT month, rewarded, invited - rewarded - void AS others, void, points, conversion FROM loyalty.bi_referral WHERE program_id = :program ORDER BY month

@@ -1,0 +1,13 @@
+-- title: Cashiers' days that stand out
+-- chapter: Watch
+-- about: Days on which one cashier redeemed or adjusted far more than the others, or mostly for one member.
+-- size: wide
+-- view: bi_staff
+-- column: day day Day
+-- column: cashier text Cashier
+-- column: redemptions count Redemptions
+-- column: points points Points
+-- column: adjustments count Adjustments
+-- column: top_member_share percent For one member
+-- column: findings text What stands out
+SELECT day, cashier, redemptions, points, adjustments, top_member_share, findings FROM loyalty.bi_staff WHERE program_id = :program AND unusual ORDER BY day DESC, cashier LIMIT 50

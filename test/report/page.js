@@ -118,7 +118,7 @@ function legendSpace(names, width) {
 		if (used + w > width - 8 && used > 0) { lines++; used = 0; }
 		used += w;
 	}
-	return 10 + lines * 20;
+	return 4 + lines * 26;
 }
 
 /* rows in long form, one row for each x and series, to one series for each value */

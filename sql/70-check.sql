@@ -105,6 +105,28 @@ $$;
 COMMENT ON FUNCTION loyalty.check_together() IS 'The invariants of co-purchase and suggestions, a part of check()';
 REVOKE ALL ON FUNCTION loyalty.check_together() FROM PUBLIC;
 
+-- in PL/pgSQL: its tables are made in a later room
+CREATE FUNCTION loyalty.check_analysis() RETURNS TABLE (invariant text, account_id bigint, detail text)
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN QUERY
+        SELECT 'what is kept of a day is the sum of its purchases', NULL::bigint, format('programme %s, %s: %s purchases of %s, kept %s of %s', k.program_id, k.day, f.purchases, f.amount, d.purchases, d.amount)
+        FROM (SELECT p.program_id, p.day, count(*) AS purchases, sum(p.amount) AS amount FROM loyalty.analysis_purchase p GROUP BY 1, 2) f
+             FULL JOIN (SELECT x.program_id, x.day, sum(x.purchases) AS purchases, sum(x.amount) AS amount FROM loyalty.analysis_day x GROUP BY 1, 2 HAVING sum(x.purchases) > 0) d USING (program_id, day)
+             CROSS JOIN LATERAL (SELECT coalesce(f.program_id, d.program_id) AS program_id, coalesce(f.day, d.day) AS day) k
+        WHERE (f.purchases, f.amount) IS DISTINCT FROM (d.purchases, d.amount);
+    RETURN QUERY
+        SELECT 'what is kept of a member is the sum of its purchases', coalesce(f.member_id, m.member_id), format('%s purchases of %s, kept %s of %s', f.purchases, f.amount, m.purchases, m.amount)
+        FROM (SELECT p.member_id, count(*) AS purchases, sum(p.amount) AS amount, sum(p.returned) AS returned, min(p.day) AS first_day, max(p.day) AS last_day
+              FROM loyalty.analysis_purchase p WHERE p.member_id IS NOT NULL GROUP BY 1) f
+             FULL JOIN loyalty.analysis_member m ON m.member_id = f.member_id
+        WHERE (f.purchases, f.amount, f.returned, f.first_day, f.last_day) IS DISTINCT FROM (m.purchases, m.amount, m.returned, m.first_day, m.last_day);
+END
+$$;
+COMMENT ON FUNCTION loyalty.check_analysis() IS 'The invariants of what is kept for analysis that are broken';
+REVOKE ALL ON FUNCTION loyalty.check_analysis() FROM PUBLIC;
+
 CREATE FUNCTION loyalty.check() RETURNS TABLE (invariant text, account_id bigint, detail text)
     LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     SET jit = off
@@ -320,6 +342,8 @@ AS $$
     UNION ALL
     SELECT * FROM loyalty.check_caps()
     UNION ALL
+    SELECT * FROM loyalty.check_analysis()
+    UNION ALL
     SELECT * FROM loyalty.check_together()
     UNION ALL
     SELECT 'the engine''s triggers stand and are enabled', NULL, w.relation || '.' || w.trigger
@@ -339,7 +363,7 @@ AS $$
                      ('attachment', 'configuration_changed'), ('program', 'configuration_changed'), ('program', 'keep_program'), ('program', 'refuse_change'), ('tier', 'refuse_change'), ('tier', 'configuration_changed'),
                      ('product', 'configuration_changed'), ('product', 'check_articles'), ('product', 'check_articles_change'), ('rule', 'configuration_changed'),
                      ('rule_version', 'configuration_changed'), ('audit', 'refuse_change'), ('consent_change', 'refuse_change'), ('erasure', 'refuse_change'),
-                     ('program', 'write_audit'), ('tier', 'write_audit'), ('product', 'write_audit'), ('rule', 'write_audit'), ('rule_version', 'write_audit'), ('exchange_rate', 'write_audit'), ('attachment', 'write_audit'), ('reward', 'write_audit'), ('coupon_pool', 'write_audit'), ('stamp_card', 'write_audit'), ('challenge', 'write_audit'), ('referral_policy', 'write_audit'), ('velocity_limit', 'write_audit'), ('blocked_subject', 'write_audit'), ('activity_policy', 'write_audit'), ('cashier', 'write_audit'), ('cashier_limit', 'write_audit'), ('member', 'write_audit'), ('member', 'write_audit_of_staff')) AS w (relation, trigger)
+                     ('program', 'write_audit'), ('tier', 'write_audit'), ('product', 'write_audit'), ('rule', 'write_audit'), ('rule_version', 'write_audit'), ('exchange_rate', 'write_audit'), ('attachment', 'write_audit'), ('reward', 'write_audit'), ('coupon_pool', 'write_audit'), ('stamp_card', 'write_audit'), ('challenge', 'write_audit'), ('referral_policy', 'write_audit'), ('velocity_limit', 'write_audit'), ('blocked_subject', 'write_audit'), ('activity_policy', 'write_audit'), ('cashier', 'write_audit'), ('cashier_limit', 'write_audit'), ('analysis_setting', 'write_audit'), ('member', 'write_audit'), ('member', 'write_audit_of_staff')) AS w (relation, trigger)
         WHERE NOT EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = ('loyalty.' || w.relation)::regclass
                           AND g.tgname = w.trigger AND g.tgenabled IN ('O', 'A'))
     UNION ALL

@@ -29,6 +29,9 @@ COMMENT ON COLUMN loyalty.analysis_setting.compare_days IS 'Length of the period
 COMMENT ON COLUMN loyalty.analysis_setting.horizon_days IS 'How far ahead value is expected';
 COMMENT ON COLUMN loyalty.analysis_setting.consent IS 'opt_out: statistics about persons leave out who withdrew consent to the purpose analysis; opt_in: who did not give it';
 
+CREATE TRIGGER write_audit AFTER INSERT OR UPDATE OR DELETE ON loyalty.analysis_setting
+    FOR EACH ROW EXECUTE FUNCTION loyalty.write_audit('program_id');
+
 CREATE TABLE loyalty.analysis_run (
     only_one        boolean PRIMARY KEY DEFAULT true CHECK (only_one),
     run             bigint NOT NULL DEFAULT 0,

@@ -241,7 +241,7 @@ static int64 *
 nps_counts(ArrayType *array)
 {
 	if (ARR_NDIM(array) != 1 || ARR_DIMS(array)[0] != 3 || ARR_HASNULL(array) || ARR_ELEMTYPE(array) != INT8OID)
-		elog(ERROR, "expected an array of three bigint");
+		refuse_argument("the state of nps", "the counts of detractors, passives and promoters");
 	return (int64 *) ARR_DATA_PTR(array);
 }
 

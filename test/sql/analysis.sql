@@ -23,6 +23,10 @@ SELECT loyalty.gini('infinity'::float8);
 SELECT loyalty.nps(s) FROM unnest('{9,10,10,7,8,0,1,5,6,6,NULL}'::int[]) s;
 SELECT loyalty.nps(s) FROM unnest('{}'::int[]) s;
 SELECT loyalty.nps(11);
+SELECT loyalty.nps_final('{1,2}');
+-- in parallel it is the same
+CREATE TEMP TABLE score AS SELECT n % 11 AS s FROM generate_series(1, 1000) n;
+SELECT loyalty.nps(s) = loyalty.nps_final(ARRAY[count(*) FILTER (WHERE s <= 6), count(*) FILTER (WHERE s IN (7, 8)), count(*) FILTER (WHERE s >= 9)]) AS counted, loyalty.nps_final(loyalty.nps_combine('{5,2,1}', '{0,0,2}')) AS combined FROM score;
 
 -- BG/NBD at the published parameters of CDNOW; 1.226 is printed in the paper's note on spreadsheets
 \set cdnow '0.243, 4.414, 0.793, 2.426'
@@ -157,4 +161,41 @@ SELECT loyalty.set_analysis(:p, consent => 'opt_in');
 SELECT buyers FROM loyalty.bi_program WHERE program_id = :p;
 SELECT loyalty.erase_member(:a, 'asked');
 SELECT buyers FROM loyalty.bi_program WHERE program_id = :p;
+SELECT * FROM loyalty.check();
+
+-- every sign of leaving, and what came before and after
+SELECT loyalty.create_program('Signs', currency => 'GBP', tier_window => 'rolling', tier_months => 1) AS p2 \gset
+SELECT loyalty.add_rule(:p2, 'base', 'purchase', 'base', 'purchase.amount') \gset ignore_
+SELECT loyalty.add_rule(:p2, 'spring', 'purchase', 'bonus', '5', active_from => '2026-03-01', active_until => '2026-04-01') \gset ignore_
+SELECT loyalty.add_tier(:p2, 'Blue', 0, 'spend'), loyalty.add_tier(:p2, 'Gold', 300, 'spend') \gset ignore_
+INSERT INTO loyalty.member (program_id, external_id, joined_at) SELECT :p2, name, '2026-02-15' FROM unnest(ARRAY['overdue', 'returns', 'less often', 'tier lost', 'well']) name;
+CREATE FUNCTION pg_temp.bought(name text, day date, amount numeric) RETURNS void LANGUAGE sql AS $$
+    INSERT INTO loyalty.purchase (member_id, occurred_at, amount, source, reference)
+        SELECT m.member_id, day + time '12:00', amount, 'signs', name || ' ' || day FROM loyalty.member m WHERE m.external_id = name $$;
+SELECT count(pg_temp.bought('overdue', date '2026-06-01' + d, 10)::text) FROM unnest('{0,5,10}'::int[]) d \gset ignore_
+SELECT pg_temp.bought('returns', '2026-06-25', 100) \gset ignore_
+INSERT INTO loyalty.purchase_return (purchase_source, purchase_reference, occurred_at, amount) VALUES ('signs', 'returns 2026-06-25', '2026-06-26', 60);
+SELECT count(pg_temp.bought('less often', d, 10)::text) FROM unnest('{2026-02-01,2026-02-11,2026-03-01,2026-05-10,2026-05-12,2026-05-14,2026-05-16,2026-06-20}'::date[]) d \gset ignore_
+SELECT pg_temp.bought('tier lost', '2026-03-10', 400) \gset ignore_
+SELECT pg_temp.bought('tier lost', '2026-06-28', 10) \gset ignore_
+SELECT pg_temp.bought('well', '2026-03-05', 20) \gset ignore_
+SELECT pg_temp.bought('well', '2026-06-20', 40) \gset ignore_
+SELECT pg_temp.bought('well', '2026-06-30', 20) \gset ignore_
+SELECT loyalty.set_tier(m.member_id, 'Blue', '2099-12-31', 'test') IS NOT NULL AS lowered FROM loyalty.member m WHERE m.external_id = 'tier lost';
+SELECT loyalty.set_analysis(:p2, compare_days => 30);
+CALL loyalty.refresh_analysis();
+SELECT m.external_id, c.recency_days, c.mean_interval, c.signals, c.overdue, c.buys_less_often, c.spends_less, c.returns_much, c.tier_lost, c.reasons
+    FROM loyalty.bi_churn c JOIN loyalty.member m USING (member_id) WHERE c.program_id = :p2 ORDER BY 1;
+SELECT event, name, days, members, purchases_before, purchases_after, amount_before, amount_after, average_order_before, average_order_after FROM loyalty.bi_before_after WHERE program_id = :p2 ORDER BY 1, 2;
+SELECT rule, campaign, active_from, active_until, awards, members, points, response FROM loyalty.bi_rule WHERE program_id = :p2 ORDER BY 1;
+SELECT tier, members, rank FROM loyalty.bi_tier WHERE program_id = :p2 ORDER BY 3;
+SELECT from_tier, to_tier, direction, cause, sum(changes) FROM loyalty.bi_tier_movement WHERE program_id = :p2 GROUP BY 1, 2, 3, 4 ORDER BY 1 NULLS FIRST, 2;
+-- a score of a survey in an activity
+INSERT INTO loyalty.activity (member_id, kind, value) SELECT member_id, 'nps', 2 * (member_id % 6) FROM loyalty.member WHERE program_id = :p2;
+SELECT kind, activities, mean_value, nps FROM loyalty.bi_activity WHERE program_id = :p2;
+-- sums that are not those of the purchases are found
+UPDATE loyalty.analysis_member SET amount = amount + 1 WHERE member_id = :e;
+UPDATE loyalty.analysis_day SET purchases = purchases + 1 WHERE program_id = :p2 AND day = '2026-06-30';
+SELECT * FROM loyalty.check();
+CALL loyalty.refresh_analysis(rebuild => true);
 SELECT * FROM loyalty.check();

@@ -501,10 +501,12 @@ BEGIN
     ELSIF s.guest_program IS DISTINCT FROM guests OR oldest::text::numeric - s.horizon::text::numeric NOT BETWEEN 0 AND 2000000000 THEN
         s.horizon := NULL;      -- nothing to go by: look at everything
     END IF;
-    INSERT INTO loyalty.analysis_product AS c
-        SELECT p.program_id, p.sku, p.category, p.brand, true FROM loyalty.product p
-        ON CONFLICT ON CONSTRAINT analysis_product_pkey DO UPDATE SET category = excluded.category, brand = excluded.brand, changed = true
-            WHERE (c.category, c.brand) IS DISTINCT FROM (excluded.category, excluded.brand);
+    -- those that differ only: a conflict would lock the rows of all the others
+    INSERT INTO loyalty.analysis_product
+        SELECT p.program_id, p.sku, p.category, p.brand, true
+        FROM loyalty.product p LEFT JOIN loyalty.analysis_product c ON c.program_id = p.program_id AND c.sku = p.sku
+        WHERE c.sku IS NULL OR (c.category, c.brand) IS DISTINCT FROM (p.category, p.brand)
+        ON CONFLICT ON CONSTRAINT analysis_product_pkey DO UPDATE SET category = excluded.category, brand = excluded.brand, changed = true;
     UPDATE loyalty.analysis_product c SET category = NULL, brand = NULL, changed = true
         WHERE NOT EXISTS (SELECT FROM loyalty.product p WHERE p.program_id = c.program_id AND p.sku = c.sku);
     UPDATE loyalty.analysis_run SET run = s.run + 1, horizon = s.horizon, next_horizon = oldest, guest_program = guests, position = -9223372036854775808,

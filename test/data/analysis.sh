@@ -74,7 +74,7 @@ DO $$
 DECLARE
     f loyalty.bgnbd_model;
 BEGIN
-    SELECT loyalty.bgnbd_fit(days - 1, last_day - first_day, date '2011-12-09' - first_day) INTO f FROM loyalty.analysis_member;
+    SELECT (loyalty.bgnbd_fit(days - 1, last_day - first_day, date '2011-12-09' - first_day)).* INTO f FROM loyalty.analysis_member;
     IF (round(f.a::numeric, 2), round(f.alpha::numeric, 1), round(f.b::numeric, 2), round(f.r::numeric, 2), f.converged) IS DISTINCT FROM (0.00, 68.9, 6.75, 0.83, true) THEN
         RAISE EXCEPTION 'BG/NBD: %', f;
     END IF;

@@ -117,9 +117,10 @@ CREATE VIEW loyalty.partner_liability AS
                    JOIN loyalty.program p USING (program_id)
                    CROSS JOIN LATERAL loyalty.unnest(e.lots) u
                    LEFT JOIN loyalty.purchase b ON b.purchase_id = e.source_id
-                   -- the lines are taken apart once an entry: a subscript would do it once a line
+                   -- the lines are taken apart once an entry (a subscript would do it once a line), and where nobody is a partner not at all
                    LEFT JOIN LATERAL (SELECT d.points, n.sku FROM loyalty.breakdown_lines(e.breakdown) d
-                                      LEFT JOIN ROWS FROM (unnest(b.lines)) WITH ORDINALITY n (sku, quantity, unit_price, amount, discount, line) ON n.line = d.line) l ON true
+                                      LEFT JOIN ROWS FROM (unnest(b.lines)) WITH ORDINALITY n (sku, quantity, unit_price, amount, discount, line) ON n.line = d.line
+                                      WHERE EXISTS (SELECT FROM loyalty.product x WHERE x.partner IS NOT NULL)) l ON true
                    LEFT JOIN loyalty.product t ON t.program_id = coalesce(p.wallet_of, p.program_id) AND t.sku = l.sku
               WHERE u.points > 0 OR e.kind = 'correct'
               GROUP BY 1, 2, 3, 4 HAVING sum(coalesce(l.points, u.points)) > 0) x)

@@ -93,7 +93,7 @@ CREATE FUNCTION loyalty.schedule() RETURNS text
 AS $$
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_extension e WHERE e.extname = 'pg_cron') THEN
-        RETURN 'pg_cron is not installed; CALL loyalty.close_expired() and loyalty.review_tiers() daily, loyalty.birthdays() and loyalty.refresh_analysis() hourly, by any scheduler';
+        RETURN 'pg_cron is not installed; CALL loyalty.close_expired() and loyalty.review_tiers() daily, and loyalty.birthdays() and loyalty.refresh_analysis() hourly, by any scheduler';
     END IF;
     EXECUTE 'SELECT cron.schedule(''loyalty close_expired'', ''10 3 * * *'', ''CALL loyalty.close_expired()'')';
     EXECUTE 'SELECT cron.schedule(''loyalty review_tiers'', ''40 3 * * *'', ''CALL loyalty.review_tiers()'')';

@@ -11,6 +11,9 @@
 /* baskets are asked of the memory so many ahead */
 #define AHEAD 16
 
+/* memory is cleared in steps between which a query can be cancelled */
+#define SCRATCH_STEP ((size_t) 1 << 20)
+
 /* An item as it is sorted: integers by value, texts by their bytes. */
 typedef struct SortItem
 {
@@ -78,7 +81,11 @@ scratch(Rows *r, void *array, size_t n, size_t size)
 		return status;
 	r->charged += (int64) (n * size);
 	zeros = core_alloc_huge(n * size + 1);
-	memset(zeros, 0, n * size);
+	for (size_t at = 0; at < n * size; at += SCRATCH_STEP)
+	{
+		core_check_for_interrupts();
+		memset((char *) zeros + at, 0, n * size - at < SCRATCH_STEP ? n * size - at : SCRATCH_STEP);
+	}
 	memcpy(array, &zeros, sizeof(void *));
 	return CORE_OK;
 }

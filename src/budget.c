@@ -383,13 +383,17 @@ LimitsReadOld(LimitBook *book, const int64 *sources, int n)
  * Writing back
  * ------------------------------------------------------------------------ */
 
-/* The stored form of a ring. */
+/* The stored form of a ring, in no more room than it needs: a chunk has thousands of them. */
 static Datum
 ring_datum(const Ring *ring)
 {
-	bytea	   *bytes = palloc(VARHDRSZ + ring_encoded_size(ring));
+	uint8	   *longest = palloc(ring_encoded_size(ring));
+	size_t		length = ring_encode(ring, longest);
+	bytea	   *bytes = palloc(VARHDRSZ + length);
 
-	SET_VARSIZE(bytes, VARHDRSZ + ring_encode(ring, (uint8 *) VARDATA(bytes)));
+	SET_VARSIZE(bytes, VARHDRSZ + length);
+	memcpy(VARDATA(bytes), longest, length);
+	pfree(longest);
 	return PointerGetDatum(bytes);
 }
 
@@ -519,6 +523,17 @@ LimitsFlush(LimitBook *book)
  * For SQL
  * ------------------------------------------------------------------------ */
 
+/* A bucket argument: one that some instant falls into, since buckets are walked over one by one. */
+static int64
+bucket_argument(int64 bucket)
+{
+	if (bucket < -RING_MAX_BUCKET || bucket > RING_MAX_BUCKET)
+		ereport(ERROR,
+				(errcode(ERRCODE_LY_BROKEN_BOOKS),
+				 errmsg("no time is in part " INT64_FORMAT " of a limit's window", bucket)));
+	return bucket;
+}
+
 /* A ring argument. */
 static void
 ring_argument(bytea *bytes, Ring *ring)
@@ -585,7 +600,7 @@ loyalty_ring_used(PG_FUNCTION_ARGS)
 	if (VARSIZE_ANY_EXHDR(bytes) == 0)
 		PG_RETURN_INT64(0);
 	ring_argument(bytes, &ring);
-	if (!ring_used(&ring, PG_GETARG_INT64(1), &used))
+	if (!ring_used(&ring, bucket_argument(PG_GETARG_INT64(1)), &used))
 		PG_RETURN_NULL();
 	PG_RETURN_INT64(used);
 }
@@ -602,7 +617,7 @@ loyalty_ring_add(PG_FUNCTION_ARGS)
 	if (VARSIZE_ANY_EXHDR(bytes) == 0)
 		PG_RETURN_BYTEA_P(bytes);
 	ring_argument(bytes, &ring);
-	ring_add(&ring, PG_GETARG_INT64(1), PG_GETARG_INT64(2));
+	ring_add(&ring, bucket_argument(PG_GETARG_INT64(1)), PG_GETARG_INT64(2));
 	return ring_datum(&ring);
 }
 
@@ -616,6 +631,10 @@ loyalty_check_limit(PG_FUNCTION_ARGS)
 
 	for (int i = 0; i < 4; i++)
 		arguments[i] = PG_ARGISNULL(i) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(i));
+	if (arguments[0] == NULL || arguments[1] == NULL || arguments[2] == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_LY_INVALID_RULE),
+				 errmsg("a limit needs a name, an event and a subject")));
 	ProgramCheckLimit(arguments[0], arguments[1], arguments[2], arguments[3]);
 	PG_RETURN_VOID();
 }

@@ -187,7 +187,7 @@ ring_decode(const uint8 *bytes, size_t length, Ring *ring)
 	if (!next_number(&at, end, &value))
 		return CORE_CORRUPT;
 	ring->head = core_unzigzag(value);
-	if (ring->head < -(INT64_C(1) << 62) || ring->head > (INT64_C(1) << 62))
+	if (ring->head < -RING_MAX_BUCKET || ring->head > RING_MAX_BUCKET)
 		return CORE_CORRUPT;
 	return decode_sums(at, end, ring);
 }

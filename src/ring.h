@@ -9,6 +9,7 @@
 
 #define RING_MAX_BUCKETS	1440
 #define RING_MAX_SUM		INT64_C(1000000000000000)	/* most that a window admits */
+#define RING_MAX_BUCKET		(INT64_C(1) << 62)
 #define RING_EMPTY			INT64_MIN
 
 /*

@@ -29,13 +29,13 @@
 /* A condition over the row member, compiled */
 typedef struct Condition
 {
+	MemoryContext context;
 	Expression *expression;
 	TupleTableSlot *slot;
 	ExprContext *econtext;
 } Condition;
 
 /* What this backend has compiled */
-static MemoryContext kept_context = NULL;
 static Condition *kept[MAX_KEPT];
 static int	nkept = 0;
 
@@ -49,29 +49,33 @@ compile(const char *text, const char *owner)
 							 BOOLOID, "condition", owner);
 }
 
-/* Compile a condition that stays. */
+/* Forget what was compiled. */
+static void
+forget_conditions(void)
+{
+	while (nkept > 0)
+		MemoryContextDelete(kept[--nkept]->context);
+}
+
+/* Compile a condition that stays; one that cannot be compiled leaves nothing behind. */
 static Condition *
 keep_condition(const char *text)
 {
-	MemoryContext old;
-	Condition  *condition;
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "loyalty condition",
+												  ALLOCSET_SMALL_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	Condition  *condition = palloc0(sizeof(Condition));
 
-	if (kept_context == NULL)
-		kept_context = AllocSetContextCreate(CacheMemoryContext, "loyalty conditions",
-											 ALLOCSET_DEFAULT_SIZES);
-	if (nkept == MAX_KEPT)
-	{
-		nkept = 0;
-		MemoryContextReset(kept_context);
-	}
-	old = MemoryContextSwitchTo(kept_context);
-	condition = palloc0(sizeof(Condition));
+	condition->context = context;
 	condition->expression = compile(text, "a reward");
 	condition->slot = MakeSingleTupleTableSlot(condition->expression->scope->tupdesc,
 											   &TTSOpsVirtual);
 	condition->econtext = CreateStandaloneExprContext();
 	condition->econtext->ecxt_scantuple = condition->slot;
 	MemoryContextSwitchTo(old);
+	if (nkept == MAX_KEPT)
+		forget_conditions();
+	MemoryContextSetParent(context, CacheMemoryContext);
 	kept[nkept++] = condition;
 	return condition;
 }

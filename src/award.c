@@ -339,6 +339,7 @@ award_chunk(Batch *batch, Ledger *ledger)
 		AwardPost(ledger, program, account, account, event, &outcome);
 		MemoryContextSwitchTo(old);
 		MemoryContextReset(batch->scratch);
+		CHECK_FOR_INTERRUPTS();
 	}
 }
 
@@ -445,20 +446,26 @@ correct_event(Batch *batch, Ledger *ledger, Event *event, const Posted *posted, 
 	}
 }
 
-/* The elements of what was posted that concern one source. */
+/* The elements of what was posted that concern one source; they stand in the order of the sources. */
 static int
 posted_of(const Posted *posted, int n, int64 source_id, int *first)
 {
-	int			count = 0;
+	int			high = n;
+	int			last;
 
-	for (int i = 0; i < n; i++)
+	*first = 0;
+	while (*first < high)
 	{
-		if (posted[i].source_id != source_id)
-			continue;
-		if (count++ == 0)
-			*first = i;
+		int			middle = *first + (high - *first) / 2;
+
+		if (posted[middle].source_id < source_id)
+			*first = middle + 1;
+		else
+			high = middle;
 	}
-	return count;
+	for (last = *first; last < n && posted[last].source_id == source_id; last++)
+		;
+	return last - *first;
 }
 
 /* Find the limits of a corrected event: those of its award, or new ones where it earns elsewhere now. */
@@ -546,6 +553,7 @@ correct_chunk(Batch *batch, Ledger *ledger)
 		int			count = posted_of(posted, nposted, batch->event[i]->source_id, &first);
 
 		correct_event(batch, ledger, batch->event[i], &posted[first], count);
+		CHECK_FOR_INTERRUPTS();
 	}
 }
 

@@ -179,7 +179,7 @@ remember(Referred *referred, const int64 *members, const int64 *sources, int n)
 
 /*
  * Find the referrals that purchases of members (0: a guest) may concern: add
- * their accounts to ids, which has room for nids and is copied where it grows,
+ * their accounts to ids, which has room for nids and is moved where it grows,
  * and remember the purchases (referred NULL: do not).
  */
 int64 *
@@ -188,7 +188,6 @@ ReferralsFind(Referred *referred, const int64 *members, const int64 *sources, in
 {
 	FindName	name = !fresh ? FIND_CHANGED : n == 1 ? FIND_ONE : FIND_MANY;
 	Datum		values[2] = {0, 0};
-	int64	   *all;
 
 	values[0] = name == FIND_ONE ? Int64GetDatum(members[0]) : bigints(members, n);
 	if (name == FIND_CHANGED)
@@ -198,20 +197,21 @@ ReferralsFind(Referred *referred, const int64 *members, const int64 *sources, in
 		pfree(DatumGetPointer(values[0]));
 	if (name == FIND_CHANGED)
 		pfree(DatumGetPointer(values[1]));
-	if (SPI_processed == 0)
-		return ids;
-	all = palloc(sizeof(int64) * (*nids + 2 * SPI_processed));
-	if (*nids > 0)
-		memcpy(all, ids, sizeof(int64) * *nids);
-	for (uint64 i = 0; i < SPI_processed; i++)
+	if (SPI_processed > 0)
 	{
-		all[(*nids)++] = found_column(i, 1);
-		all[(*nids)++] = found_column(i, 2);
+		Size		size = sizeof(int64) * (*nids + 2 * SPI_processed);
+
+		ids = ids == NULL ? MemoryContextAllocHuge(CurrentMemoryContext, size) : repalloc_huge(ids, size);
+		for (uint64 i = 0; i < SPI_processed; i++)
+		{
+			ids[(*nids)++] = found_column(i, 1);
+			ids[(*nids)++] = found_column(i, 2);
+		}
+		if (referred != NULL)
+			remember(referred, members, sources, n);
 	}
-	if (referred != NULL)
-		remember(referred, members, sources, n);
 	SPI_freetuptable(SPI_tuptable);
-	return all;
+	return ids;
 }
 
 /* Settle the referrals that a statement's purchases concern. */

@@ -197,6 +197,8 @@ CorrectPoints(Ledger *ledger, const Program *program, Account *account, const Ev
 	int64		total;
 	Posting		posting = *like;
 
+	if (difference < 0 && posted == NULL)
+		elog(ERROR, "nothing was given that could be taken back");
 	HoldsSettle(ledger, program, account);
 	if (difference > 0)
 		LifetimeClose(ledger, program, account, ProgramDay(program, event->occurred_at),

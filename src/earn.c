@@ -811,6 +811,26 @@ keep_limits(Work *work, Award *award, Numeric scale)
 	award->points -= left;
 }
 
+/* Whole points of a rule's part, towards zero: parts that cancel out may each be beyond all bounds. */
+static int64
+part_points(const Work *work, int position, Numeric part)
+{
+	const Program *program = work->program;
+	Numeric		quotient = DatumGetNumeric(DirectFunctionCall2(numeric_div_trunc, NumericGetDatum(part),
+															   NumericGetDatum(work->unit)));
+	Numeric		limit = whole(INT64CONST(1) << 61);
+
+	if (compare(quotient, limit) <= 0 && compare(add(quotient, limit), whole(0)) >= 0)
+		return DatumGetInt64(DirectFunctionCall1(numeric_int8, NumericGetDatum(quotient)));
+	ereport(ERROR,
+			(errcode(ERRCODE_LY_POINTS_OVERFLOW),
+			 position < 0 ?
+			 errmsg("the tier's multiplier gives too many points on transaction " INT64_FORMAT, work->event->source_id) :
+			 errmsg("rule \"%s\" gives too many points on transaction " INT64_FORMAT,
+					program->rule[position]->name, work->event->source_id),
+			 errhint("Multipliers that take back what others gave must not pass through numbers as large.")));
+}
+
 /*
  * Split the points over the rules' parts.
  *
@@ -837,11 +857,7 @@ split_rules(Work *work, Award *award, Numeric scale)
 
 		rule->id = position < 0 ? -work->member->pinned.tier_id :
 			program->rule[position]->version_id;
-		rule->points =
-			DatumGetInt64(DirectFunctionCall1(numeric_int8,
-											  DirectFunctionCall2(numeric_div_trunc,
-																  NumericGetDatum(part),
-																  NumericGetDatum(work->unit))));
+		rule->points = part_points(work, position, part);
 		rule->exact = by_unit(work, part);
 		left -= rule->points;
 	}

@@ -230,6 +230,8 @@ AS $$
 DECLARE
     x loyalty.return_line;
     lines integer := cardinality(coalesce(p.lines, '{}'));
+    -- looked up once: there may be thousands of lines on both sides
+    strange text[] := ARRAY(SELECT u.sku FROM unnest(r.lines) u WHERE u.sku NOT IN (SELECT coalesce(l.sku, '') FROM unnest(p.lines) l));
 BEGIN
     IF p.status = 'void' THEN
         PERFORM loyalty.raise_return(p.purchase_id, 'LY112', 'It is void.', 'What a void purchase earned is taken back already.');
@@ -256,7 +258,7 @@ BEGIN
         IF x IS NULL OR (x.line IS NULL) = (x.sku IS NULL) THEN
             PERFORM loyalty.raise_return(p.purchase_id, 'LY115', 'A line of a return names either a line or an article.');
         END IF;
-        IF x.line NOT BETWEEN 1 AND lines OR (x.sku IS NOT NULL AND x.sku <> ALL (SELECT coalesce(l.sku, '') FROM unnest(p.lines) l)) THEN
+        IF x.line NOT BETWEEN 1 AND lines OR x.sku = ANY (strange) THEN
             PERFORM loyalty.raise_return(p.purchase_id, 'LY116', format('It has no line %s.', coalesce(x.line::text, 'with article ' || x.sku)));
         END IF;
         IF x.quantity IS NOT NULL AND x.amount IS NOT NULL THEN

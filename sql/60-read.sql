@@ -63,7 +63,7 @@ CREATE FUNCTION loyalty.require_member(member_id bigint) RETURNS loyalty.member
 AS $$
 DECLARE
     m loyalty.member;
-    wallet_id integer := (member_id - 5000000000000000) / 100000000000;
+    wallet_id integer := CASE WHEN member_id >= 5000000000000000 THEN (member_id - 5000000000000000) / 100000000000 END;
 BEGIN
     IF member_id < 5000000000000000 THEN
         SELECT * INTO m FROM loyalty.member q WHERE q.member_id = require_member.member_id;

@@ -206,6 +206,21 @@ SELECT held FROM loyalty.hold(pg_temp.m('eva'), 10, 'wide');
 INSERT INTO loyalty.purchase (member_id, amount, lines) VALUES (pg_temp.m('eva'), 1, ARRAY[ROW('A', 1, 1, NULL, NULL, 7)::loyalty.line]);
 SELECT * FROM loyalty.check();
 ROLLBACK;
+-- what no caller passes is an error and no crash, and comes to an end
+SELECT r.* FROM unnest(ARRAY['SELECT loyalty.check_limit(NULL, NULL, NULL, NULL)', 'SELECT loyalty.check_limit(''x'', ''purchase'', NULL, ''true'')',
+    format('SELECT loyalty.give_referral(1, %s, true, -1, now(), 0, ''x'')', pg_temp.m('fay')),
+    'SELECT loyalty.ring_used(''\x0100010a'', 9223372036854775807)', 'SELECT loyalty.ring_add(''\x0100010a'', 9223372036854775807, 1)', 'SELECT loyalty.ring_add(''\x01'', -9223372036854775808, 1)',
+    'SELECT * FROM loyalty.balance(-9223372036854775808)', 'SELECT * FROM loyalty.balance(9223372036854775807)']) s, pg_temp.refused(s) r;
+-- conditions: one that cannot be compiled leaves nothing behind, of the others so many are kept
+SELECT count(*) AS refused FROM generate_series(1, 5) i, pg_temp.refused(format('SELECT loyalty.condition_holds(%L, jsonb_populate_record(NULL::loyalty.member_facts, ''{}''))', 'nothing_' || i)) r WHERE r.state LIKE 'LY%';
+SELECT count(*) AS kept FROM pg_backend_memory_contexts WHERE name = 'loyalty condition';
+SELECT count(*) FILTER (WHERE loyalty.condition_holds(format('member.spend > %s', i), jsonb_populate_record(NULL::loyalty.member_facts, '{"spend": 50}'))) AS hold FROM generate_series(1, 130) i;
+SELECT count(*) AS kept FROM pg_backend_memory_contexts WHERE name = 'loyalty condition';
+-- multipliers that cancel out: the one that leads beyond all bounds is named
+SELECT loyalty.create_program('Faults large', currency => 'EUR') AS l \gset
+SELECT count(loyalty.add_rule(:l, r, 'purchase', k, v)) FROM (VALUES ('base', 'base', 'purchase.amount'), ('up', 'multiply', '1e15'), ('farther up', 'multiply', '1e15'), ('down', 'multiply', '1e-30')) AS r (r, k, v);
+SELECT loyalty.enroll(:l, 'zoe') > 0;
+SELECT state, regexp_replace(message, '\d+$', 'N') AS message FROM pg_temp.refused($$INSERT INTO loyalty.purchase (member_id, amount) VALUES (pg_temp.m('zoe'), 5)$$);
 DROP SCHEMA shop_of_a_role, faults CASCADE;
 DROP ROLE loyalty_test_shop;
 SELECT * FROM loyalty.check();

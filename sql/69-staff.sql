@@ -28,7 +28,7 @@ BEGIN
     SELECT * INTO theirs FROM loyalty.account a WHERE a.account_id = loyalty.person_of(member_id);
     RETURN (SELECT c.cashier
             FROM loyalty.cashier c JOIN loyalty.account mine ON mine.account_id = c.member_id
-            WHERE c.program_id = program_id AND c.cashier IN (btrim(cashier), session_user)
+            WHERE c.program_id = program_id AND c.cashier IN (loyalty.cashier_name(cashier), session_user)
                   AND ARRAY[mine.account_id, mine.household_id, mine.merged_into] && ARRAY[theirs.account_id, theirs.household_id, theirs.merged_into]
             LIMIT 1);
 END
@@ -84,7 +84,7 @@ AS $$
 #variable_conflict use_variable
 BEGIN
     PERFORM loyalty.require_program(program_id);
-    cashier := btrim(cashier);
+    cashier := loyalty.cashier_name(cashier);
     IF coalesce(cashier, '') = '' OR octet_length(cashier) > 200 THEN
         RAISE EXCEPTION 'a cashier is not valid' USING ERRCODE = 'LY445', DETAIL = 'Expected a cashier''s name of at most 200 bytes, as tills pass it, or that of a role that connects.';
     END IF;

@@ -39,7 +39,7 @@ SELECT loyalty.refuse(purchase_id, 'it was not') AS fourteen FROM loyalty.purcha
 SELECT sum(e.points) FROM loyalty.entry e JOIN loyalty.purchase p ON p.purchase_id = e.source_id WHERE p.source = 'staff' AND p.reference = 'own';
 -- spending: refused for whoever the till names; a transfer and an adjustment for the role that connected
 SELECT loyalty.adjust(loyalty.wallet(pg_temp.m('ann'), 'Stars'), 5, 'stars') > 0 AS stars;
-SELECT n, r.* FROM (VALUES (1, $$redeem(pg_temp.m('ann'), 10, 'r1', cashier => '7')$$), (2, $$hold(pg_temp.m('ann'), 10, 'h1', cashier => ' 7')$$), (3, $$redeem(pg_temp.m('ann'), 10, 'r2', cashier => '8')$$), (4, $$redeem(pg_temp.m('bea'), 10, 'r3', cashier => '7')$$), (5, $$redeem(loyalty.wallet(pg_temp.m('ann'), 'Stars'), 1, 'r4', cashier => '7')$$)) c (n, call),
+SELECT n, r.* FROM (VALUES (1, $$redeem(pg_temp.m('ann'), 10, 'r1', cashier => '7')$$), (2, $$hold(pg_temp.m('ann'), 10, 'h1', cashier => E'\t7\u200b')$$), (3, $$redeem(pg_temp.m('ann'), 10, 'r2', cashier => '8')$$), (4, $$redeem(pg_temp.m('bea'), 10, 'r3', cashier => '7')$$), (5, $$redeem(loyalty.wallet(pg_temp.m('ann'), 'Stars'), 1, 'r4', cashier => '7')$$)) c (n, call),
     pg_temp.refused('SELECT loyalty.' || call) r ORDER BY n;
 -- a household is one
 SELECT loyalty.create_household(pg_temp.p(), 'home') > 0 AS made;

@@ -127,13 +127,14 @@ read_registry(Attachment *attachment, bool returns, Datum *mapping)
 	return true;
 }
 
-/* A text member of a jsonb object, NULL where it has none. */
+/* A text member of a jsonb object, NULL where it has none, or is none. */
 static char *
 json_text(Datum object, const char *key)
 {
 	Jsonb	   *jsonb = DatumGetJsonbP(object);
 	JsonbValue	buffer;
-	JsonbValue *value = getKeyJsonValueFromContainer(&jsonb->root, key, (int) strlen(key), &buffer);
+	JsonbValue *value = JB_ROOT_IS_OBJECT(jsonb) ?
+		getKeyJsonValueFromContainer(&jsonb->root, key, (int) strlen(key), &buffer) : NULL;
 
 	if (value == NULL || value->type != jbvString)
 		return NULL;

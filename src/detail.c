@@ -113,10 +113,13 @@ void
 DetailCopy(Detail *detail, const char *name, Datum from)
 {
 	JsonbValue	value;
+	Jsonb	   *jsonb;
 
-	if (from == (Datum) 0 ||
-		getKeyJsonValueFromContainer(&DatumGetJsonbP(from)->root, name, (int) strlen(name),
-									 &value) == NULL)
+	if (from == (Datum) 0)
+		return;
+	jsonb = DatumGetJsonbP(from);
+	if (!JB_ROOT_IS_OBJECT(jsonb) ||
+		getKeyJsonValueFromContainer(&jsonb->root, name, (int) strlen(name), &value) == NULL)
 		return;
 	push_name(detail, name);
 	pushJsonbValue(&detail->state, WJB_VALUE, &value);

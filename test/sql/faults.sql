@@ -210,7 +210,7 @@ ROLLBACK;
 SELECT r.* FROM unnest(ARRAY['SELECT loyalty.check_limit(NULL, NULL, NULL, NULL)', 'SELECT loyalty.check_limit(''x'', ''purchase'', NULL, ''true'')',
     format('SELECT loyalty.give_referral(1, %s, true, -1, now(), 0, ''x'')', pg_temp.m('fay')),
     'SELECT loyalty.ring_used(''\x0100010a'', 9223372036854775807)', 'SELECT loyalty.ring_add(''\x0100010a'', 9223372036854775807, 1)', 'SELECT loyalty.ring_add(''\x01'', -9223372036854775808, 1)',
-    'SELECT * FROM loyalty.balance(-9223372036854775808)', 'SELECT * FROM loyalty.balance(9223372036854775807)']) s, pg_temp.refused(s) r;
+    'SELECT loyalty.check_mapping(''pg_class'', ''purchase'', ''["member"]'', NULL)', 'SELECT * FROM loyalty.balance(-9223372036854775808)', 'SELECT * FROM loyalty.balance(9223372036854775807)']) s, pg_temp.refused(s) r;
 -- conditions: one that cannot be compiled leaves nothing behind, of the others so many are kept
 SELECT count(*) AS refused FROM generate_series(1, 5) i, pg_temp.refused(format('SELECT loyalty.condition_holds(%L, jsonb_populate_record(NULL::loyalty.member_facts, ''{}''))', 'nothing_' || i)) r WHERE r.state LIKE 'LY%';
 SELECT count(*) AS kept FROM pg_backend_memory_contexts WHERE name = 'loyalty condition';

@@ -16,7 +16,7 @@ CREATE TABLE loyalty.copurchase_setting (
     window_days     integer NOT NULL DEFAULT 365 CHECK (window_days BETWEEN 1 AND 3650),
     max_items       integer NOT NULL DEFAULT 500 CHECK (max_items BETWEEN 2 AND 100000),
     min_count       bigint NOT NULL DEFAULT 3 CHECK (min_count >= 1),
-    measure         text NOT NULL DEFAULT 'log_likelihood'
+    measure         text NOT NULL DEFAULT 'cosine'
         CHECK (measure IN ('count', 'confidence', 'lift', 'leverage', 'conviction', 'jaccard', 'cosine', 'kulczynski', 'chi_square', 'log_likelihood')),
     skip_days       integer NOT NULL DEFAULT 14 CHECK (skip_days BETWEEN 0 AND 3650),
     accept_days     integer NOT NULL DEFAULT 1 CHECK (accept_days BETWEEN 0 AND 365),
@@ -33,7 +33,7 @@ COMMENT ON COLUMN loyalty.copurchase_setting.accept_days IS 'A suggestion is acc
 
 CREATE VIEW loyalty.copurchase_policy AS
     SELECT g.program_id, coalesce(s.window_days, 365) AS window_days, coalesce(s.max_items, 500) AS max_items, coalesce(s.min_count, 3) AS min_count,
-           coalesce(s.measure, 'log_likelihood') AS measure, coalesce(s.skip_days, 14) AS skip_days, coalesce(s.accept_days, 1) AS accept_days,
+           coalesce(s.measure, 'cosine') AS measure, coalesce(s.skip_days, 14) AS skip_days, coalesce(s.accept_days, 1) AS accept_days,
            (now() AT TIME ZONE g.time_zone)::date - coalesce(s.window_days, 365) + 1 AS from_day
     FROM loyalty.program g LEFT JOIN loyalty.copurchase_setting s USING (program_id)
     WHERE g.wallet_of IS NULL;
@@ -95,7 +95,7 @@ CREATE TABLE loyalty.copurchase_pair (
 COMMENT ON TABLE loyalty.copurchase_pair IS 'The thousand pairs of each programme''s total that are bought together most clearly more often than by chance: by log_likelihood, lift above 1';
 
 CREATE FUNCTION loyalty.set_copurchase(program_id integer, window_days integer DEFAULT 365, max_items integer DEFAULT 500, min_count bigint DEFAULT 3,
-        measure text DEFAULT 'log_likelihood', skip_days integer DEFAULT 14, accept_days integer DEFAULT 1) RETURNS void
+        measure text DEFAULT 'cosine', skip_days integer DEFAULT 14, accept_days integer DEFAULT 1) RETURNS void
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_variable

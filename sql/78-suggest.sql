@@ -54,19 +54,23 @@ COMMENT ON COLUMN loyalty.suggestion_accepted.purchase_id IS 'The purchase that 
 /* --- the person ---------------------------------------------------------- */
 
 CREATE FUNCTION loyalty.just_bought(member_id bigint, days integer) RETURNS text[]
-    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan
 AS $$
+#variable_conflict use_variable
+BEGIN
     -- the last entries of the account say it at once, without a job; purchases that earned nothing stand in the facts
-    SELECT array_agg(DISTINCT l.sku)
-    FROM (SELECT e.source_id AS purchase_id
-          FROM loyalty.account a CROSS JOIN LATERAL
-              (SELECT n.source_id FROM loyalty.entry n WHERE n.account_id = coalesce(a.household_id, a.account_id) AND n.source_id IS NOT NULL ORDER BY n.seq DESC LIMIT 50) e
-          WHERE a.account_id = just_bought.member_id
-          UNION
-          (SELECT f.purchase_id FROM loyalty.analysis_purchase f WHERE f.member_id = just_bought.member_id AND f.day > current_date - days - 2 ORDER BY f.day DESC LIMIT 50)) x
-        JOIN loyalty.purchase p USING (purchase_id) CROSS JOIN LATERAL unnest(p.lines) l
-    WHERE p.member_id = ANY (loyalty.same_member(just_bought.member_id)) AND p.status = 'completed' AND l.sku IS NOT NULL
-        AND p.occurred_at > now() - make_interval(days => days)
+    RETURN (
+        SELECT array_agg(DISTINCT l.sku)
+        FROM (SELECT e.source_id AS purchase_id
+              FROM loyalty.account a CROSS JOIN LATERAL
+                  (SELECT n.source_id FROM loyalty.entry n WHERE n.account_id = coalesce(a.household_id, a.account_id) AND n.source_id IS NOT NULL ORDER BY n.seq DESC LIMIT 50) e
+              WHERE a.account_id = member_id
+              UNION
+              (SELECT f.purchase_id FROM loyalty.analysis_purchase f WHERE f.member_id = member_id AND f.day > current_date - days - 2 ORDER BY f.day DESC LIMIT 50)) x
+            JOIN loyalty.purchase p USING (purchase_id) CROSS JOIN LATERAL unnest(p.lines) l
+        WHERE p.member_id = ANY (loyalty.same_member(member_id)) AND p.status = 'completed' AND l.sku IS NOT NULL
+            AND p.occurred_at > now() - make_interval(days => days));
+END
 $$;
 COMMENT ON FUNCTION loyalty.just_bought(bigint, integer) IS 'Articles that a member bought in so many days, of its last fifty purchases';
 REVOKE ALL ON FUNCTION loyalty.just_bought(bigint, integer) FROM PUBLIC;
@@ -81,25 +85,27 @@ REVOKE ALL ON FUNCTION loyalty.disliked(jsonb) FROM PUBLIC;
 
 CREATE FUNCTION loyalty.rank_candidates(program_id integer, member_id bigint, basket text[], k integer, wanted integer, store text, skip text[], dislikes text[])
     RETURNS TABLE (sku text, because text, n_ab bigint, score float8, taste text)
-    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan SET enable_hashjoin = off SET enable_mergejoin = off SET enable_seqscan = off     -- a few rows of large tables, by key
 AS $$
-    SELECT c.item, c.because, c.n_ab, c.score * (1 + coalesce(m.share, 0) + coalesce(b.share, 0)) AS score,
-           CASE WHEN coalesce(m.share, 0) >= 0.2 THEN p.category WHEN coalesce(b.share, 0) >= 0.2 THEN p.brand END
-    FROM loyalty.copurchase_total t
-        JOIN loyalty.copurchase_policy y USING (program_id)
-        CROSS JOIN LATERAL loyalty.also_bought(t.baskets, rank_candidates.basket, wanted, y.measure, y.min_count) c
-        LEFT JOIN loyalty.product p ON p.program_id = t.program_id AND p.sku = c.item
-        -- what the member buys of the category and of the brand, as a share of its purchases
-        LEFT JOIN LATERAL (SELECT x.purchases::float8 / nullif(s.purchases, 0) AS share FROM loyalty.analysis_member_part x JOIN loyalty.analysis_member s USING (member_id)
-                           WHERE x.member_id = rank_candidates.member_id AND x.kind = 'category' AND x.name = p.category) m ON true
-        LEFT JOIN LATERAL (SELECT x.purchases::float8 / nullif(s.purchases, 0) AS share FROM loyalty.analysis_member_part x JOIN loyalty.analysis_member s USING (member_id)
-                           WHERE x.member_id = rank_candidates.member_id AND x.kind = 'brand' AND x.name = p.brand) b ON true
-    WHERE t.program_id = rank_candidates.program_id AND c.score > 0
-        AND c.item <> ALL (skip)
-        AND NOT coalesce(c.item = ANY (dislikes) OR p.category = ANY (dislikes) OR p.brand = ANY (dislikes), false)
-        AND NOT EXISTS (SELECT FROM loyalty.out_of_stock o WHERE o.program_id = t.program_id AND o.sku = c.item AND o.store IN ('', coalesce(rank_candidates.store, '')))
-    ORDER BY 4 DESC, c.n_ab DESC, c.item
-    LIMIT k
+#variable_conflict use_variable
+BEGIN
+    RETURN QUERY
+        SELECT c.item, c.because, c.n_ab, c.score * (1 + coalesce(t.category, 0) + coalesce(t.brand, 0)),
+               CASE WHEN t.category >= 0.2 THEN p.category WHEN t.brand >= 0.2 THEN p.brand END
+        FROM (SELECT g.program_id, b.* FROM loyalty.copurchase_total g JOIN loyalty.copurchase_policy y USING (program_id)
+                  CROSS JOIN LATERAL loyalty.also_bought(g.baskets, basket, wanted, y.measure, y.min_count) b
+              WHERE g.program_id = program_id AND b.score > 0 AND b.item <> ALL (skip)) c
+            LEFT JOIN loyalty.product p ON p.program_id = program_id AND p.sku = c.item
+            -- what the member buys of the category and of the brand, as a share of its purchases
+            LEFT JOIN LATERAL (SELECT max(x.purchases) FILTER (WHERE x.kind = 'category')::float8 / max(s.purchases) AS category, max(x.purchases) FILTER (WHERE x.kind = 'brand')::float8 / max(s.purchases) AS brand
+                               FROM loyalty.analysis_member s JOIN loyalty.analysis_member_part x USING (member_id)
+                               WHERE s.member_id = member_id AND (x.kind, x.name) IN (('category', p.category), ('brand', p.brand))) t ON member_id IS NOT NULL
+        WHERE NOT coalesce(c.item = ANY (dislikes) OR p.category = ANY (dislikes) OR p.brand = ANY (dislikes), false)
+            AND NOT EXISTS (SELECT FROM loyalty.out_of_stock o WHERE o.program_id = program_id AND o.sku = c.item AND o.store IN ('', coalesce(store, '')))
+        ORDER BY 4 DESC, c.n_ab DESC, c.item
+        LIMIT k;
+END
 $$;
 COMMENT ON FUNCTION loyalty.rank_candidates(integer, bigint, text[], integer, integer, text, text[], text[]) IS 'Of the wanted articles that go best with a basket, the k that fit';
 REVOKE ALL ON FUNCTION loyalty.rank_candidates(integer, bigint, text[], integer, integer, text, text[], text[]) FROM PUBLIC;

@@ -64,9 +64,9 @@ test:
 	@test/run
 bench:
 	@test/bench/run
-# 64 sessions on 8 accounts, and the server killed 20 times under them
+# 64 sessions on 8 accounts, 10,000 races for the budget of a limit, and the server killed 20 times under them
 races:
-	@CLIENTS=64 OPS=100000 STORM=1000 VOUCHERS=10000 KILLS=20 TAP=003 test/run races tap
+	@CLIENTS=64 OPS=100000 STORM=1000 VOUCHERS=10000 LIMITS=10000 KILLS=20 ENTRIES=1000000 TAP='???_*_crash' test/run races tap
 # 100,000 random operations on the engine and on an obvious, slow model of it
 model:
 	@test/model/run SEEDS=100 OPS=1000

@@ -166,10 +166,11 @@ merkle_verify_inclusion(const MerkleHash *hash, int64 leaf, int64 size, const Me
 {
 	MerkleHash	at = *hash;
 	int64		fn = leaf;
-	int64		sn = size - 1;
+	int64		sn;
 
 	if (leaf < 0 || leaf >= size)
 		return false;
+	sn = size - 1;
 	for (int i = 0; i < n; i++)
 	{
 		if (sn == 0)
@@ -196,8 +197,8 @@ bool
 merkle_verify_consistency(int64 old_size, int64 size, const MerkleHash *path, int n,
 						  const MerkleHash *old_root, const MerkleHash *root)
 {
-	int64		fn = old_size - 1;
-	int64		sn = size - 1;
+	int64		fn;
+	int64		sn;
 	MerkleHash	fr;
 	MerkleHash	sr;
 	int			i = 0;
@@ -208,6 +209,8 @@ merkle_verify_consistency(int64 old_size, int64 size, const MerkleHash *path, in
 		return n == 0 && is_same(old_root, root);
 	if (old_size == 0)
 		return n == 0;
+	fn = old_size - 1;
+	sn = size - 1;
 	if ((old_size & (old_size - 1)) == 0)
 		fr = *old_root;
 	else if (n == 0)

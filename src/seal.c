@@ -31,87 +31,91 @@ ensure_sodium(void)
 	ready = true;
 }
 
-/* Canonical bytes while they are written */
-typedef struct Writer
-{
-	uint8	   *bytes;
-	size_t		length;
-	size_t		capacity;
-} Writer;
+/* The fields of the canonical form that are 8 bytes in it, and those that stand behind their length */
+#define FIXED_FIELDS 8
+#define BYTE_FIELDS 9
 
-/* Make room for so many more bytes. */
-static void
-reserve(Writer *writer, size_t more)
+/* The length of a byte string; it says nothing where there is none. */
+static inline size_t
+length_of(const void *bytes, int length)
 {
-	if (writer->length + more <= writer->capacity)
-		return;
-	while (writer->length + more > writer->capacity)
-		writer->capacity *= 2;
-	writer->bytes = repalloc_huge(writer->bytes, writer->capacity);
+	return bytes == NULL ? 0 : (size_t) length;
 }
 
-/* Write an integer, big-endian. */
-static void
-write_int64(Writer *writer, int64 value)
+/* The length of a varlena's payload. */
+static inline size_t
+payload_of(const struct varlena *value)
+{
+	return value == NULL ? 0 : VARSIZE_ANY_EXHDR(value);
+}
+
+/* Write an integer, big-endian; returns where to go on. */
+static inline uint8 *
+write_int64(uint8 *at, int64 value)
 {
 	uint64		wire = pg_hton64((uint64) value);
 
-	reserve(writer, sizeof(wire));
-	memcpy(writer->bytes + writer->length, &wire, sizeof(wire));
-	writer->length += sizeof(wire);
+	memcpy(at, &wire, sizeof(wire));
+	return at + sizeof(wire);
 }
 
 /* Write a byte string behind its length; NULL is length -1. */
-static void
-write_bytes(Writer *writer, const void *bytes, int64 length)
+static inline uint8 *
+write_bytes(uint8 *at, const void *bytes, size_t length)
 {
 	if (bytes == NULL)
-	{
-		write_int64(writer, -1);
-		return;
-	}
-	write_int64(writer, length);
-	reserve(writer, length);
-	memcpy(writer->bytes + writer->length, bytes, length);
-	writer->length += length;
+		return write_int64(at, -1);
+	at = write_int64(at, (int64) length);
+	memcpy(at, bytes, length);
+	return at + length;
 }
 
 /* Write the payload of an untoasted varlena. */
-static void
-write_varlena(Writer *writer, const struct varlena *value)
+static inline uint8 *
+write_varlena(uint8 *at, const struct varlena *value)
 {
-	if (value == NULL)
-		write_bytes(writer, NULL, 0);
-	else
-		write_bytes(writer, VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value));
+	return write_bytes(at, value == NULL ? NULL : VARDATA_ANY(value), payload_of(value));
+}
+
+/* How many bytes the canonical form of an entry takes. */
+static size_t
+canonical_size(const SealedEntry *entry, const ChainLink *previous)
+{
+	return sizeof(domain_tag) + sizeof(int64) * (FIXED_FIELDS + BYTE_FIELDS) + previous->length +
+		payload_of(entry->lots) + payload_of(entry->tally) + payload_of(entry->breakdown) +
+		length_of(entry->kind, entry->kind_length) + length_of(entry->actor, entry->actor_length) +
+		length_of(entry->reason, entry->reason_length) + length_of(entry->key, entry->key_length) +
+		length_of(entry->detail, entry->detail_length);
 }
 
 /* Write the canonical form of an entry that follows a link; the caller frees it. */
 uint8 *
 SealCanonical(const SealedEntry *entry, const ChainLink *previous, int key_id, size_t *length)
 {
-	Writer		writer = {palloc(512), sizeof(domain_tag), 512};
+	uint8	   *bytes = palloc_extended(canonical_size(entry, previous), MCXT_ALLOC_HUGE);
+	uint8	   *at = bytes + sizeof(domain_tag);
 
-	memcpy(writer.bytes, domain_tag, sizeof(domain_tag));
-	write_int64(&writer, key_id);
-	write_bytes(&writer, previous->length == 0 ? NULL : previous->bytes, previous->length);
-	write_int64(&writer, entry->account_id);
-	write_int64(&writer, entry->seq);
-	write_bytes(&writer, entry->kind, entry->kind_length);
-	write_int64(&writer, entry->points);
-	write_int64(&writer, entry->has_source ? 1 : 0);
-	write_int64(&writer, entry->source_id);
-	write_int64(&writer, entry->occurred_at);
-	write_int64(&writer, entry->recorded_at);
-	write_varlena(&writer, entry->lots);
-	write_varlena(&writer, entry->tally);
-	write_varlena(&writer, entry->breakdown);
-	write_bytes(&writer, entry->actor, entry->actor_length);
-	write_bytes(&writer, entry->reason, entry->reason_length);
-	write_bytes(&writer, entry->key, entry->key_length);
-	write_bytes(&writer, entry->detail, entry->detail_length);
-	*length = writer.length;
-	return writer.bytes;
+	memcpy(bytes, domain_tag, sizeof(domain_tag));
+	at = write_int64(at, key_id);
+	at = write_bytes(at, previous->length == 0 ? NULL : previous->bytes, previous->length);
+	at = write_int64(at, entry->account_id);
+	at = write_int64(at, entry->seq);
+	at = write_bytes(at, entry->kind, entry->kind_length);
+	at = write_int64(at, entry->points);
+	at = write_int64(at, entry->has_source ? 1 : 0);
+	at = write_int64(at, entry->source_id);
+	at = write_int64(at, entry->occurred_at);
+	at = write_int64(at, entry->recorded_at);
+	at = write_varlena(at, entry->lots);
+	at = write_varlena(at, entry->tally);
+	at = write_varlena(at, entry->breakdown);
+	at = write_bytes(at, entry->actor, entry->actor_length);
+	at = write_bytes(at, entry->reason, entry->reason_length);
+	at = write_bytes(at, entry->key, entry->key_length);
+	at = write_bytes(at, entry->detail, entry->detail_length);
+	*length = at - bytes;
+	Assert(*length == canonical_size(entry, previous));
+	return bytes;
 }
 
 /* Compute the link of an entry that follows the previous one; key NULL: without a key. */

@@ -7,7 +7,8 @@
  * one.  Every input runs in a subtransaction of its own.  What must not happen
  * ends the process, so that libFuzzer keeps the input: a signal, undefined
  * behaviour, an error of class XX or of no class, a law that comes out false,
- * and memory that a query leaves behind.
+ * and memory that a query leaves behind.  Proofs are judged without a query:
+ * what is accepted must be what is in the tree.
  */
 #include "postgres.h"
 
@@ -25,6 +26,8 @@
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 
+#include "merkle.h"
+
 /* what a thousand inputs may leave in the backend's caches */
 #define LEAK_BYTES (64 * 1024 * 1024)
 
@@ -34,6 +37,7 @@ extern int	LLVMFuzzerRunDriver(int *argc, char ***argv,
 static SPIPlanPtr plan;
 static Oid	parameter;			/* BYTEAOID, TEXTOID, or of the type to receive */
 static bool receives;
+static bool proves;
 static MemoryContext scratch;
 static Size memory_at_start;
 static int64 inputs;
@@ -85,6 +89,119 @@ query(const uint8_t *data, size_t size)
 	}
 }
 
+/* ------------------------------------------------------------------------
+ * Proofs: the verifications themselves, on trees of up to so many leaves
+ * ------------------------------------------------------------------------ */
+
+#define LEAVES 16
+#define RANGES (LEAVES * (LEAVES + 1) / 2)
+
+static MerkleHash leaf[LEAVES];
+static MerkleHash range[RANGES];	/* the roots over all ranges of leaves */
+
+/* The leaves are those of the array. */
+static bool
+fetch_leaf(void *source, int level, int64 number, MerkleHash *hash)
+{
+	if (level == 0)
+		*hash = leaf[number];
+	return level == 0;
+}
+
+static const MerkleTree tree = {NULL, fetch_leaf};
+
+/* Make the leaves and the roots over all ranges of them, once. */
+static void
+make_ranges(void)
+{
+	static bool made = false;
+	int			n = 0;
+
+	if (made)
+		return;
+	made = true;
+	for (uint8 i = 0; i < LEAVES; i++)
+		merkle_leaf(&i, 1, &leaf[i]);
+	for (int first = 0; first < LEAVES; first++)
+		for (int size = 1; first + size <= LEAVES; size++)
+			merkle_root(&tree, first, size, &range[n++]);
+}
+
+/* Take the next bytes of the input, zeroes behind its end. */
+static uint64
+take(const uint8_t **data, size_t *size, int bytes)
+{
+	uint64		value = 0;
+
+	while (bytes-- > 0)
+	{
+		value <<= 8;
+		if (*size == 0)
+			continue;
+		value |= *(*data)++;
+		(*size)--;
+	}
+	return value;
+}
+
+/* Take a hash: of a range, or one with another first byte; false for the latter. */
+static bool
+take_hash(const uint8_t **data, size_t *size, MerkleHash *hash)
+{
+	uint8		other;
+
+	*hash = range[take(data, size, 1) % RANGES];
+	other = (uint8) take(data, size, 1);
+	hash->bytes[0] ^= other;
+	return other == 0;
+}
+
+/* What is accepted must be what the tree has, and what it has must be accepted. */
+static void
+prove(const uint8_t *data, size_t size)
+{
+	uint8		kind = (uint8) take(&data, &size, 1);
+	int			n = 1 + (int) (take(&data, &size, 1) % LEAVES);
+	int64		at = kind & 2 ? (int64) take(&data, &size, 8) : (int64) (take(&data, &size, 1) % (n + 1));
+	int64		of = kind & 4 ? (int64) take(&data, &size, 8) : n;
+	int			claimed = 0;
+	int			right = 0;
+	bool		genuine;
+	bool		accepted;
+	MerkleHash	hash;
+	MerkleHash	root;
+	MerkleHash	expected;
+	MerkleHash	path[MERKLE_MAX_PATH + 2];
+	MerkleHash	genuine_path[MERKLE_MAX_PATH];
+	bool		inclusion = (kind & 1) == 0;
+
+	make_ranges();
+	merkle_root(&tree, 0, n, &root);
+	genuine = take_hash(&data, &size, &hash);
+	while (size > 0 && claimed < lengthof(path))
+		take_hash(&data, &size, &path[claimed++]);
+	accepted = inclusion ? merkle_verify_inclusion(&hash, at, of, path, claimed, &root) :
+		merkle_verify_consistency(at, of, path, claimed, &hash, &root);
+	if (accepted && !genuine && !(at == 0 && !inclusion))
+		fail("proof", "of a hash that the tree has not");
+	if (of != n || at < 0 || at > n || (inclusion ? at == n : at == 0))
+		return;
+	if (inclusion)
+	{
+		right = merkle_inclusion(&tree, at, n, genuine_path);
+		expected = leaf[at];
+	}
+	else
+	{
+		right = merkle_consistency(&tree, at, n, genuine_path);
+		merkle_root(&tree, 0, at, &expected);
+	}
+	genuine = claimed == right && memcmp(&hash, &expected, sizeof(MerkleHash)) == 0 &&
+		memcmp(path, genuine_path, sizeof(MerkleHash) * right) == 0;
+	if (accepted != genuine)
+		fail("proof", accepted ? "a false one was accepted" : "a true one was refused");
+}
+
 /* Tell an error that a caller may make from one that must not happen. */
 static void
 judge(ErrorData *error)
@@ -119,6 +236,12 @@ try_input(const uint8_t *data, size_t size)
 	if (parameter == TEXTOID && (memchr(data, 0, size) != NULL ||
 								 !pg_verifymbstr((const char *) data, (int) size, true)))
 		return -1;
+	if (proves)
+	{
+		prove(data, size);
+		watch_memory();
+		return 0;
+	}
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(scratch);
 	PG_TRY();
@@ -166,7 +289,8 @@ PG_FUNCTION_INFO_V1(loyalty_fuzz);
 
 /*
  * fuzz(how, query, arguments): how is 'text' or 'bytea', the parameter's type,
- * or 'receive', and then the query is a type's name.  Ends the backend.
+ * or 'receive', and then the query is a type's name, or 'proof', and then there
+ * is no query.  Ends the backend.
  */
 Datum
 loyalty_fuzz(PG_FUNCTION_ARGS)
@@ -179,9 +303,10 @@ loyalty_fuzz(PG_FUNCTION_ARGS)
 	SPI_connect();
 	scratch = AllocSetContextCreate(TopMemoryContext, "fuzz input", ALLOCSET_DEFAULT_SIZES);
 	receives = strcmp(how, "receive") == 0;
+	proves = strcmp(how, "proof") == 0;
 	parameter = receives ? typenameTypeId(NULL, typeStringToTypeName(what)) :
 		strcmp(how, "text") == 0 ? TEXTOID : BYTEAOID;
-	if (!receives)
+	if (!receives && !proves)
 	{
 		plan = SPI_prepare(what, 1, &parameter);
 		if (plan == NULL)

@@ -372,17 +372,17 @@ DECLARE
     m text[];
     days text[];
     said text[] := '{}';
-    parts text[] := regexp_split_to_array(condition, '\s+and\s+', 'i');
+    parts text[] := regexp_split_to_array(condition, E'\\s+and\\s+', 'i');
 BEGIN
     IF condition IS NULL THEN RETURN ''; END IF;
     -- words inside a literal are no operators; a literal that the split cut has an odd number of quotes
-    IF regexp_replace(condition, '''[^'']*''', '', 'g') ~* '\mor\M|\mnot\M|\mcase\M|\mbetween\M'
+    IF regexp_replace(condition, '''[^'']*''', '', 'g') ~* E'\\mor\\M|\\mnot\\M|\\mcase\\M|\\mbetween\\M'
        OR EXISTS (SELECT FROM unnest(parts) x WHERE mod(length(x) - length(replace(x, '''', '')), 2) = 1) THEN
         RETURN ' when ' || condition;
     END IF;
     FOREACH part IN ARRAY parts LOOP
         part := btrim(part);
-        m := regexp_match(part, '^(?:product|line|purchase|member)\.(category|brand|sku|store|channel|tier)\s*=\s*''([^'']*)''$');
+        m := regexp_match(part, E'^(?:product|line|purchase|member)\\.(category|brand|sku|store|channel|tier)\\s*=\\s*''([^'']*)''$');
         IF m IS NOT NULL THEN
             said := said || CASE m[1]
                 WHEN 'category' THEN 'on articles of category ' || m[2]
@@ -393,29 +393,29 @@ BEGIN
                 ELSE 'for members of tier ' || m[2] END;
             CONTINUE;
         END IF;
-        m := regexp_match(part, '^purchase\.(amount|total)\s*(>=|>)\s*([0-9.]+)$');
+        m := regexp_match(part, E'^purchase\\.(amount|total)\\s*(>=|>)\\s*([0-9.]+)$');
         IF m IS NOT NULL THEN
             said := said || format('when %s %s %s are spent', CASE m[2] WHEN '>' THEN 'more than' ELSE 'at least' END, m[3], currency);
             CONTINUE;
         END IF;
-        m := regexp_match(part, '^purchase\.(?:amount|total)\s*(>=|>)\s*([0-9.]+)\s*\*\s*member\.average_order$');
+        m := regexp_match(part, E'^purchase\\.(?:amount|total)\\s*(>=|>)\\s*([0-9.]+)\\s*\\*\\s*member\\.average_order$');
         IF m IS NOT NULL THEN
             said := said || format('when the order is %s %s times the member''s average', CASE m[1] WHEN '>' THEN 'over' ELSE 'at least' END, m[2]);
             CONTINUE;
         END IF;
-        m := regexp_match(part, '^purchase\.number\s*=\s*([0-9]+)$');
+        m := regexp_match(part, E'^purchase\\.number\\s*=\\s*([0-9]+)$');
         IF m IS NOT NULL THEN
             said := said || CASE m[1] WHEN '1' THEN 'on the first purchase' ELSE format('on purchase number %s', m[1]) END;
             CONTINUE;
         END IF;
-        m := regexp_match(part, '^(?:purchase|activity)\.weekday\s+in\s*\(([1-7, ]+)\)$', 'i');
+        m := regexp_match(part, E'^(?:purchase|activity)\\.weekday\\s+in\\s*\\(([1-7, ]+)\\)$', 'i');
         IF m IS NOT NULL THEN
             days := ARRAY(SELECT (ARRAY['Mondays','Tuesdays','Wednesdays','Thursdays','Fridays','Saturdays','Sundays'])[d::int]
                           FROM unnest(string_to_array(replace(m[1], ' ', ''), ',')) d ORDER BY d::int);
             said := said || ('on ' || concat_ws(' and ', nullif(array_to_string(days[:cardinality(days) - 1], ', '), ''), days[cardinality(days)]));
             CONTINUE;
         END IF;
-        m := regexp_match(part, '^activity\.kind\s*=\s*''([^'']*)''$');
+        m := regexp_match(part, E'^activity\\.kind\\s*=\\s*''([^'']*)''$');
         said := said || CASE
             WHEN m IS NOT NULL THEN 'for the activity ' || m[1]
             WHEN part = 'member.is_birthday' THEN 'on the member''s birthday'
@@ -445,12 +445,12 @@ BEGIN
     IF v IS NULL THEN
         RAISE EXCEPTION 'programme % has no active rule "%"', program_id, name USING ERRCODE = 'LY205';
     END IF;
-    m := regexp_match(v.points, '^(?:purchase|line)\.amount\s*\*\s*([0-9.]+)$');
+    m := regexp_match(v.points, E'^(?:purchase|line)\\.amount\\s*\\*\\s*([0-9.]+)$');
     gives := CASE
         WHEN v.kind = 'multiply' AND v.points ~ '^[0-9.]+$' THEN
             CASE v.points WHEN '2' THEN 'Double' WHEN '3' THEN 'Triple' ELSE v.points || ' times the' END || ' ' || p.points_name
         WHEN v.kind = 'multiply' THEN p.points_name || ' times (' || v.points || ')'
-        WHEN v.points ~ '^(purchase|line)\.amount$' THEN format('1 %s for each %s spent', p.points_name, p.currency)
+        WHEN v.points ~ E'^(purchase|line)\\.amount$' THEN format('1 %s for each %s spent', p.points_name, p.currency)
         WHEN m IS NOT NULL THEN format('%s %s for each %s spent', m[1], p.points_name, p.currency)
         WHEN v.points ~ '^[0-9.]+$' THEN v.points || CASE v.kind WHEN 'bonus' THEN ' extra ' ELSE ' ' END || p.points_name
         ELSE format('%s: %s', p.points_name, v.points) END;
@@ -474,7 +474,7 @@ AS $$
     caps AS (SELECT r.name, r.budget, c.key AS period, (c.value ->> 0)::numeric AS cap, array_position('{day,week,month,year,ever}', c.key) AS n
              FROM r CROSS JOIN LATERAL jsonb_each(r.caps) c),
     named AS (SELECT r.name, m[1] AS column_name, m[2] AS value
-              FROM r, regexp_matches(r.condition, '(?:product|line|member)\.(category|brand|sku|tier)\s*=\s*''([^'']*)''', 'g') m)
+              FROM r, regexp_matches(r.condition, E'(?:product|line|member)\\.(category|brand|sku|tier)\\s*=\\s*''([^'']*)''', 'g') m)
     SELECT r.name, 'error', 'It can never fire: its activation ended on ' || r.active_until || '.', 'Retire it, or replace it with a later end.'
         FROM r WHERE r.active_until <= now()
     UNION ALL
@@ -495,17 +495,17 @@ AS $$
            'It can never win: retire it.'
         FROM r a JOIN r b ON a.event = b.event AND a.kind = b.kind AND a.exclusive_group = b.exclusive_group
             AND a.condition IS NOT DISTINCT FROM b.condition AND a.rule_version_id < b.rule_version_id
-        WHERE a.points ~ '^[0-9]+(\.[0-9]+)?$' AND b.points ~ '^[0-9]+(\.[0-9]+)?$'
+        WHERE a.points ~ E'^[0-9]+(\\.[0-9]+)?$' AND b.points ~ E'^[0-9]+(\\.[0-9]+)?$'
     UNION ALL
     SELECT r.name, 'warning', 'It multiplies, and no base rule gives anything to multiply.', 'Add a base rule.'
         FROM r WHERE r.kind = 'multiply' AND NOT EXISTS
             (SELECT FROM r b WHERE b.kind = 'base' AND (b.event = 'activity') = (r.event = 'activity'))
     UNION ALL
     SELECT r.name, 'warning', 'It multiplies by ' || r.points || '.', 'A factor of 1 does nothing; 0 takes all base points away.'
-        FROM r WHERE r.kind = 'multiply' AND r.points ~ '^(0|1)(\.0+)?$'
+        FROM r WHERE r.kind = 'multiply' AND r.points ~ E'^(0|1)(\\.0+)?$'
     UNION ALL
     SELECT r.name, 'notice', 'It gives nothing.', 'Its points are 0.'
-        FROM r WHERE r.kind <> 'multiply' AND r.points ~ '^0(\.0+)?$'
+        FROM r WHERE r.kind <> 'multiply' AND r.points ~ E'^0(\\.0+)?$'
     UNION ALL
     SELECT n.name, 'warning', format('No %s is called "%s".', n.column_name, n.value), 'Correct the name, or add it first.'
         FROM named n

@@ -63,11 +63,12 @@ CREATE FUNCTION loyalty.require_member(member_id bigint) RETURNS loyalty.member
 AS $$
 DECLARE
     m loyalty.member;
-    wallet_id integer := CASE WHEN member_id >= 5000000000000000 THEN (member_id - 5000000000000000) / 100000000000 END;
+    wallet_id integer;
 BEGIN
     IF member_id < 5000000000000000 THEN
         SELECT * INTO m FROM loyalty.member q WHERE q.member_id = require_member.member_id;
     ELSE
+        wallet_id := (member_id - 5000000000000000) / 100000000000;
         SELECT q.* INTO m FROM loyalty.member q JOIN loyalty.program w ON w.program_id = wallet_id AND w.wallet_of = q.program_id
             WHERE q.member_id = (require_member.member_id - 5000000000000000) % 100000000000;
         m.member_id := member_id;
@@ -247,7 +248,8 @@ DECLARE
     h loyalty.held_award;
 BEGIN
     SELECT * INTO h FROM loyalty.held_award q WHERE q.source_id = no_award.source_id;
-    IF h.refused_at IS NOT NULL THEN RETURN 'refused: ' || h.refuse_reason; END IF;
+    -- tills read this: what the reviewer wrote stands in review_award
+    IF h.refused_at IS NOT NULL THEN RETURN 'refused by a person'; END IF;
     IF h.source_id IS NOT NULL AND h.released_at IS NULL THEN RETURN 'waits for approval: ' || h.reason; END IF;
     RETURN (SELECT 'gives no points: it ' || a.reason FROM loyalty.activity_admission a WHERE a.activity_id = no_award.source_id AND a.verdict = 'refused');
 END

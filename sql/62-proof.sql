@@ -153,8 +153,8 @@ CREATE FUNCTION loyalty.cashier_name(cashier text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
     -- what is not seen is dropped, every other white space is one space
-    SELECT btrim(regexp_replace(regexp_replace(cashier, '[\u0001-\u0008\u000e-\u001f\u007f-\u0084\u0086-\u009f\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]', '', 'g'),
-                                '[\u0009-\u000d\u0020\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+', ' ', 'g'))
+    SELECT btrim(regexp_replace(regexp_replace(cashier, E'[\\u0001-\\u0008\\u000e-\\u001f\\u007f-\\u0084\\u0086-\\u009f\\u00ad\\u180e\\u200b-\\u200f\\u202a-\\u202e\\u2060-\\u206f\\ufeff]', '', 'g'),
+                                E'[\\u0009-\\u000d\\u0020\\u0085\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]+', ' ', 'g'))
 $$;
 COMMENT ON FUNCTION loyalty.cashier_name(text) IS 'The name under which a cashier is counted: white space and invisible characters make nobody another cashier';
 REVOKE ALL ON FUNCTION loyalty.cashier_name(text) FROM PUBLIC;

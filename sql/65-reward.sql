@@ -526,7 +526,8 @@ BEGIN
 EXCEPTION WHEN SQLSTATE 'LY203' THEN
     -- one reward whose condition fails must not hide the others
     code := 'LY203';
-    why := format('Its condition failed (%s): %s', SQLERRM, condition);
+    -- the error may quote what is known of the member
+    why := format('Its condition fails for this member: %s', condition);
 END
 $$;
 COMMENT ON FUNCTION loyalty.failed_condition(text, loyalty.member_facts) IS 'SQLSTATE and sentence where a condition is not true of a member';

@@ -153,7 +153,7 @@ CREATE FUNCTION loyalty.period_number(period text, first_day date) RETURNS integ
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
     AS $$ BEGIN RETURN CASE period WHEN 'day' THEN first_day - date '2000-01-03' WHEN 'week' THEN (first_day - date '2000-01-03') / 7
               WHEN 'once' THEN 0
-              ELSE (extract(year FROM first_day)::integer * 12 + extract(month FROM first_day)::integer - 1) / CASE period WHEN 'month' THEN 1 WHEN 'quarter' THEN 3 ELSE 12 END END; END $$;
+              ELSE (extract(year FROM nullif(nullif(first_day, 'infinity'), '-infinity'))::integer * 12 + extract(month FROM first_day)::integer - 1) / CASE period WHEN 'month' THEN 1 WHEN 'quarter' THEN 3 ELSE 12 END END; END $$;
 COMMENT ON FUNCTION loyalty.period_number(text, date) IS 'Numbers periods by their first day: those that follow each other differ by one';
 
 CREATE FUNCTION loyalty.period_end(period text, first_day date) RETURNS date
@@ -959,7 +959,7 @@ AS $$
             JOIN loyalty.challenge c ON c.challenge_id = coalesce(n.challenge_id, i.challenge_id)
         WHERE (n.member_id, n.occurred_at, n.period_from, n.value) IS DISTINCT FROM (i.member_id, i.occurred_at, i.period_from, i.value)
             AND (i.source_id IS NOT NULL OR n.recorded_at > c.created_at)
-            AND coalesce(c.condition, '') !~ '\m(member|product)\M'
+            AND coalesce(c.condition, '') !~ E'\\m(member|product)\\M'
     UNION ALL
     SELECT 'a challenge is given for the periods that reached it', x.member_id,
            format('challenge %s, period %s: reached %s, given %s', x.challenge_id, x.period_from, x.reached_at, x.given_at)

@@ -21,7 +21,7 @@ CREATE TABLE loyalty.activity_policy (
     window_days         integer CHECK (window_days BETWEEN 0 AND 36500),
     max_age_days        integer CHECK (max_age_days BETWEEN 0 AND 36500),
     unique_fingerprint  boolean NOT NULL DEFAULT false,
-    fields              text[] CHECK (cardinality(fields) > 0 AND array_position(fields, NULL) IS NULL),
+    fields              text[] CHECK (cardinality(fields) > 0 AND array_ndims(fields) = 1 AND array_position(fields, NULL) IS NULL),
     complete_kind       text CHECK (complete_kind <> kind),
     completes           text,
     days_before         integer CHECK (days_before BETWEEN 0 AND 60),
@@ -125,8 +125,8 @@ CREATE FUNCTION loyalty.time_of(value text, zone text) RETURNS timestamptz
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    IF value IS NULL OR value !~ '^\d{4}-\d\d-\d\d' THEN RETURN NULL; END IF;
-    IF value ~ ':.*([+-]\d|Z)' THEN RETURN value::timestamptz; END IF;
+    IF value IS NULL OR value !~ E'^\\d{4}-\\d\\d-\\d\\d' THEN RETURN NULL; END IF;
+    IF value ~ E':.*([+-]\\d|Z)' THEN RETURN value::timestamptz; END IF;
     RETURN value::timestamp AT TIME ZONE zone;
 EXCEPTION WHEN data_exception THEN
     RETURN NULL;
@@ -184,7 +184,7 @@ DECLARE
     p loyalty.purchase;
 BEGIN
     IF v.attributes ? 'purchase_id' THEN
-        IF v.attributes ->> 'purchase_id' ~ '^\d{1,18}$' THEN
+        IF v.attributes ->> 'purchase_id' ~ E'^\\d{1,18}$' THEN
             SELECT * INTO p FROM loyalty.purchase q WHERE q.purchase_id = (v.attributes ->> 'purchase_id')::bigint AND q.member_id = ANY (persons) AND q.status = 'completed';
         END IF;
         IF p.purchase_id IS NULL THEN RETURN 'names a purchase that is not the member''s'; END IF;
@@ -512,7 +512,7 @@ REVOKE ALL ON FUNCTION loyalty.policy_text(loyalty.activity_policy) FROM PUBLIC;
 CREATE VIEW loyalty.activity_prices AS
     SELECT coalesce(p.program_id, r.program_id) AS program_id, coalesce(p.kind, r.kind) AS kind, r.rule, r.rule_kind, r.points, r.condition, nullif(loyalty.policy_text(p), '') AS terms
     FROM loyalty.activity_policy p
-         FULL JOIN (SELECT c.program_id, substring(c.condition FROM 'activity\.kind\s*=\s*''((?:[^'']|'''')*)''') AS kind, c.name AS rule, c.kind AS rule_kind, c.points, c.condition
+         FULL JOIN (SELECT c.program_id, substring(c.condition FROM E'activity\\.kind\\s*=\\s*''((?:[^'']|'''')*)''') AS kind, c.name AS rule, c.kind AS rule_kind, c.points, c.condition
                     FROM loyalty.rule_current c WHERE c.event = 'activity') r
              ON r.program_id = p.program_id AND r.kind = p.kind;
 COMMENT ON VIEW loyalty.activity_prices IS 'The price list of activities: what the rules in force give for each kind, on which terms. Rules whose condition does not say activity.kind = ''...'' stand with kind NULL; a policy without a rule gives nothing';

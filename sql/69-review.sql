@@ -33,7 +33,7 @@ BEGIN
         RAISE EXCEPTION 'a decision needs a reason' USING ERRCODE = 'LY402', DETAIL = 'Expected a text of at most 2000 bytes.', HINT = 'Say why, for the member and the auditor.';
     END IF;
     -- a number that somebody looked for and did not find is not to be passed over
-    IF array_position(source_ids, NULL) IS NOT NULL THEN
+    IF EXISTS (SELECT FROM unnest(source_ids) s WHERE s IS NULL) THEN
         RAISE EXCEPTION 'no award of transaction NULL is held' USING ERRCODE = 'LY405', HINT = 'loyalty.review_queue lists those that wait.';
     END IF;
     PERFORM loyalty.lock_awards(ids);

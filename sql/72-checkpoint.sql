@@ -96,7 +96,7 @@ REVOKE ALL ON FUNCTION loyalty.is_signed(bytea, bytea, bytea) FROM PUBLIC;
 
 CREATE FUNCTION loyalty.merkle_leaf(bytes bytea) RETURNS bytea
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
-    AS $$ SELECT sha256('\x00'::bytea || bytes) $$;
+    AS $$ SELECT sha256(E'\\x00'::bytea || bytes) $$;
 COMMENT ON FUNCTION loyalty.merkle_leaf(bytea) IS 'Hash of a leaf (RFC 6962)';
 REVOKE ALL ON FUNCTION loyalty.merkle_leaf(bytea) FROM PUBLIC;
 
@@ -109,7 +109,7 @@ REVOKE ALL ON FUNCTION loyalty.checkpoint_bytes(loyalty.checkpoint) FROM PUBLIC;
 CREATE FUNCTION loyalty.leaf_bytes(l loyalty.checkpoint_leaf) RETURNS bytea
     LANGUAGE sql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
     AS $$
-    SELECT convert_to('loyalty.leaf.v1', 'UTF8') || '\x00'::bytea || int8send(l.account_id) || int8send(l.first_seq) || int8send(l.seq) || int4send(length(l.head)) || l.head
+    SELECT convert_to('loyalty.leaf.v1', 'UTF8') || E'\\x00'::bytea || int8send(l.account_id) || int8send(l.first_seq) || int8send(l.seq) || int4send(length(l.head)) || l.head
         || int8send(loyalty.total(l.lots)) || sha256(loyalty.lots_send(l.lots)) || sha256(loyalty.tally_send(l.tally)) || l.entries_root
     $$;
 COMMENT ON FUNCTION loyalty.leaf_bytes(loyalty.checkpoint_leaf) IS 'What a leaf''s hash covers: account, first and last entry, head, points, digests of lots and tally, root over the entries';

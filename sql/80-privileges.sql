@@ -70,9 +70,7 @@ AS $$
         'SELECT (activity_id, member_id, occurred_at, kind, value, subject, status, source, reference, recorded_at) ON loyalty.activity',
         'SELECT ON loyalty.purchase_line, loyalty.exchange_rate',
         'SELECT ON loyalty.entry, loyalty.account, loyalty.tier_change, loyalty.entry_rule, loyalty.entry_line, loyalty.attachment',
-        'SELECT (household_id, program_id, member_id, joined_at, left_at, blocked) ON loyalty.household',
-        'SELECT (household_id, member_id, joined_at, joined_seq, left_at) ON loyalty.household_member',
-        'SELECT ON loyalty.wallet_balance',
+        'SELECT ON loyalty.household, loyalty.household_member, loyalty.wallet_balance',
         'SELECT ON loyalty.points_flow, loyalty.liability, loyalty.partner_liability, loyalty.breakage',
         'SELECT ON loyalty.tier_history, loyalty.points_outstanding, loyalty.review_ageing, loyalty.activity_policy, loyalty.activity_admission, loyalty.activity_quota, loyalty.activity_refusal, loyalty.activity_prices, loyalty.cashier, loyalty.cashier_activity, loyalty.unusual_cashiers, loyalty.redemption, loyalty.open_hold',
         'SELECT (source_id, member_id, held_at, age, reason) ON loyalty.held_award_open',
@@ -96,7 +94,7 @@ AS $$
         'EXECUTE ON FUNCTION loyalty.breakdown_rules(bytea), loyalty.breakdown_lines(bytea), loyalty.lots_at, loyalty.age_band(interval), loyalty.policy_text(loyalty.activity_policy)',
         'EXECUTE ON FUNCTION loyalty.describe(integer, text)'])
 $$;
-COMMENT ON FUNCTION loyalty.grant_bi(regrole) IS 'Lets a BI tool read the books, without external ids and birthdays, without what is personal by its nature or may be: attributes of members and transactions, keys of invitations, texts of errors and of households';
+COMMENT ON FUNCTION loyalty.grant_bi(regrole) IS 'Lets a BI tool read the books, without external ids and birthdays, without what is personal by its nature or may be: attributes of members and transactions, keys of invitations, texts of errors';
 REVOKE ALL ON FUNCTION loyalty.grant_bi(regrole) FROM PUBLIC;
 
 CREATE FUNCTION loyalty.grant_support(role regrole) RETURNS void
@@ -119,7 +117,7 @@ AS $$
     SELECT loyalty.grant_support(role);
     SELECT loyalty.grant_all(role, ARRAY[
         'SELECT ON loyalty.member, loyalty.member_balance, loyalty.held_award, loyalty.held_award_open, loyalty.review_award, loyalty.review_queue',
-        'SELECT ON loyalty.purchase, loyalty.activity, loyalty.purchase_return, loyalty.household, loyalty.household_member, loyalty.referral',
+        'SELECT ON loyalty.purchase, loyalty.activity, loyalty.purchase_return, loyalty.referral',
         'EXECUTE ON FUNCTION loyalty.lots_at',
         'INSERT (program_id, external_id, joined_at, status, birthday, staff, attributes, time_zone) ON loyalty.member',
         'UPDATE (external_id, joined_at, birthday, staff, attributes, time_zone) ON loyalty.member',

@@ -331,8 +331,10 @@ decide_or_hold(Ledger *ledger, Program *program, const Account *account, Event *
 		CurrentResourceOwner = owner;
 		if (!is_of_rule(error->sqlerrcode))
 			ReThrowError(error);
-		LedgerHoldFailed(ledger, event->source_id, account->account_id, error->message,
-						 error->context);
+		/* what was said may quote what somebody is called: reports read the reason */
+		LedgerHoldFailed(ledger, event->source_id, account->account_id, "a rule failed",
+						 error->context == NULL ? error->message :
+						 psprintf("%s; %s", error->message, error->context));
 		CapsForget(event, program);
 		FreeErrorData(error);
 		return false;

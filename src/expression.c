@@ -351,6 +351,25 @@ check_const(const Const *constant, const Walk *walk)
 	}
 }
 
+/*
+ * Refuse the text of values whose output follows a setting of the session
+ * although its function is called immutable: whoever connects would choose the
+ * subject of a limit.
+ */
+static void
+check_output(const CoerceViaIO *cast, const Walk *walk)
+{
+	Oid			type = innermost_type(exprType((Node *) cast->arg));
+	char		category;
+	bool		preferred;
+
+	get_type_category_preferred(type, &category, &preferred);
+	if (type == BYTEAOID || type == FLOAT4OID || type == FLOAT8OID || type == INTERVALOID ||
+		category == TYPCATEGORY_GEOMETRIC)
+		refuse(walk, cast->location,
+			   psprintf("the text of type %s, which depends on the session", format_type_be(type)));
+}
+
 /* Walk a tree and refuse whatever is not allowed. */
 static bool
 check_walker(Node *node, void *context)
@@ -375,6 +394,8 @@ check_walker(Node *node, void *context)
 		set_opfuncid((OpExpr *) node);
 		check_function(((OpExpr *) node)->opfuncid, walk, ((OpExpr *) node)->location);
 	}
+	if (IsA(node, CoerceViaIO))
+		check_output((const CoerceViaIO *) node, walk);
 	if (!IsA(node, List) && !IsA(node, CaseWhen))
 		check_type(exprType(node), walk, exprLocation(node));
 	check_functions_in_node(node, function_is_refused, walk);
@@ -574,6 +595,7 @@ ExpressionPinSettings(void)
 		{"timezone", "UTC"},
 		{"standard_conforming_strings", "on"},
 		{"transform_null_equals", "off"},
+		{"array_nulls", "on"},
 	};
 
 	for (size_t i = 0; i < lengthof(settings); i++)

@@ -56,6 +56,11 @@ AS $$
         WHERE x.tier_id IS NOT NULL
             AND NOT EXISTS (SELECT FROM loyalty.tier t JOIN loyalty.account a USING (program_id) WHERE t.tier_id = x.tier_id AND a.account_id = x.account_id)
     UNION ALL
+    SELECT 'a tier is pinned no longer than it was by hand', a.account_id, format('pinned until %s', a.tier_pinned)
+        FROM loyalty.account a
+        WHERE a.tier_pinned IS NOT NULL
+            AND NOT EXISTS (SELECT FROM loyalty.tier_change c WHERE c.account_id = a.account_id AND c.cause = 'manual' AND coalesce(c.until, 'infinity') >= a.tier_pinned)
+    UNION ALL
     SELECT 'the tier is held since and until the last change says', a.account_id, format('since %s until %s, history %s until %s', a.tier_since, a.tier_until, c.changed_at, c.until)
         FROM loyalty.account a CROSS JOIN LATERAL
             (SELECT t.changed_at, t.until FROM loyalty.tier_change t WHERE t.account_id = a.account_id ORDER BY t.number DESC LIMIT 1) c
@@ -251,7 +256,8 @@ AS $$
     UNION ALL
     SELECT 'held lots are in the account', a.account_id, format('hold %s', h.key)
         FROM loyalty.account a JOIN loyalty.program USING (program_id) CROSS JOIN LATERAL unnest(a.holds) h
-        WHERE EXISTS (SELECT FROM loyalty.lots_at(a.program_id, a.lots, a.holds, NULL, '-infinity') f, loyalty.unnest(f.free) l WHERE l.points < 0 AND isfinite(l.available_from))
+        WHERE EXISTS (SELECT FROM loyalty.lots_at(a.program_id, a.lots, a.holds, NULL, '-infinity') f, loyalty.unnest(f.free) l
+                      WHERE l.points < 0 AND (isfinite(l.available_from) OR -l.points > loyalty.debt(a.lots)))
     UNION ALL
     SELECT 'a hold is open or resolved', a.account_id, format('hold %s', h.key)
         FROM loyalty.account a CROSS JOIN LATERAL unnest(a.holds) h

@@ -137,8 +137,8 @@ INSERT INTO public.hostile SELECT t::regtype, v FROM (VALUES
 	('bytea', ARRAY[NULL, '', '\x00', '\x' || repeat('0102', 16), '\x' || repeat('ff', 5000)]), ('text[]', ARRAY[NULL, '{}', '{NULL}', '{a,a}', '{{a},{b}}', '[3:4]={a,b}', '{' || repeat('a,', 20000) || 'a}']),
 	('bigint[]', ARRAY[NULL, '{}', '{NULL}', '{1,1}', '{{1},{2}}', '{' || repeat('1,', 20000) || '1}']), ('loyalty.lots', ARRAY[NULL, '{}', '{[,)=9223372036854775807}', '{[infinity,)=1}', '{[,)=-5}']), ('loyalty.tally', ARRAY[NULL, '{}']),
 	('loyalty.line[]', ARRAY[NULL, '{}', '{NULL}', '{"(,,,,)"}', '{"(A,NaN,Infinity,1,1)"}', '{"(A,1e300,1e300,1e300,)"}', '{{"(A,1,1,1,)"},{"(A,1,1,1,)"}}']), ('loyalty.return_line[]', ARRAY[NULL, '{}', '{NULL}']),
-	('loyalty.hold[]', ARRAY[NULL, '{}', '{NULL}', '{"(,,,,,)"}']), ('loyalty.activity_policy', ARRAY[NULL]::text[]), ('interval[]', ARRAY[NULL]::text[]), ('integer[]', ARRAY[NULL, '{}', '{NULL}', '{1,1}'])) h (t, vs), unnest(vs) v;
--- calls of every function that a role may call, with values drawn for a seed; the states that are neither ours nor the types'
+	('double precision', ARRAY[NULL, '0', '1', '-1', 'NaN', 'Infinity', '1e308']), ('loyalty.hold[]', ARRAY[NULL, '{}', '{NULL}', '{"(,,,,,)"}']), ('loyalty.activity_policy', ARRAY[NULL]::text[]), ('interval[]', ARRAY[NULL]::text[]), ('integer[]', ARRAY[NULL, '{}', '{NULL}', '{1,1}'])) h (t, vs), unnest(vs) v;
+-- calls of every function that a role may call, with values drawn for a seed, null where a type has none; the states that are neither ours nor the types'
 CREATE FUNCTION public.bombard(who name, seed integer, times integer) RETURNS SETOF text LANGUAGE plpgsql AS $$
 DECLARE
 	f record; call text; vals text[]; v text; state text; said text;
@@ -150,7 +150,6 @@ BEGIN
 			vals := '{}';
 			FOR i IN 0 .. f.pronargs - 1 LOOP
 				SELECT h.value INTO v FROM public.hostile h WHERE h.type = f.types[i] AND (n < times / 3 OR random() < 0.3 OR h.value IN ('1', '21', 'anna', '2025-06-01', 'true', '{}', '1 day', 'spring')) ORDER BY random() LIMIT 1;
-				IF NOT FOUND AND NOT EXISTS (SELECT FROM public.hostile h WHERE h.type = f.types[i]) THEN RETURN NEXT 'no values of ' || f.types[i]::regtype; END IF;
 				vals := vals || v;
 			END LOOP;
 			call := format('SELECT count(x::text) FROM loyalty.%I(%s) x', f.proname, (SELECT string_agg(coalesce(quote_literal(x), 'NULL') || '::' || format_type(f.types[ord - 1], NULL), ', ' ORDER BY ord) FROM unnest(vals) WITH ORDINALITY u (x, ord)));

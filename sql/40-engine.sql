@@ -190,7 +190,7 @@ CREATE FUNCTION loyalty.simulate(program_id integer, rules jsonb DEFAULT '[]', f
     AS 'MODULE_PATHNAME', 'loyalty_simulate' ROWS 100 COST 1000000;
 REVOKE ALL ON FUNCTION loyalty.simulate(integer, jsonb, timestamptz, timestamptz, boolean) FROM PUBLIC;
 COMMENT ON FUNCTION loyalty.simulate(integer, jsonb, timestamptz, timestamptz, boolean) IS
-    'What draft rules would have given for past purchases and activities, by rule and tier; writes nothing. A draft replaces the rule of its name';
+    'What draft rules would have given for past purchases and activities, by rule and tier; writes nothing. A draft replaces the rule of its name. Limits, coupons, challenges and referrals are not asked';
 
 CREATE FUNCTION loyalty.breakdown_rules(breakdown bytea)
     RETURNS TABLE (rule_version_id integer, tier_id integer, exact numeric, points bigint)

@@ -8,9 +8,9 @@ AS $$
     SELECT format('%s; expected %s.',
                   (SELECT string_agg(format('%s is %s', a.attname, coalesce((given -> a.attname)::text, 'NULL')), ', ' ORDER BY a.attnum)
                    FROM pg_attribute a WHERE a.attrelid = c.conrelid AND a.attnum = ANY (c.conkey) AND given ? a.attname::text),
-                  CASE WHEN e.text LIKE '(% = ANY (ARRAY[%'
+                  CASE WHEN e.text ~ E'^\\(\\w+ = ANY \\(ARRAY\\[[^\\]]*\\]\\)\\)$'
                        THEN 'one of ' || (SELECT string_agg(m[1], ', ') FROM regexp_matches(e.text, '''([^'']*)''::text', 'g') m)
-                       ELSE e.text END)
+                       ELSE regexp_replace(regexp_replace(e.text, E'::(text|numeric|bigint)(\\[\\])?', '', 'g'), E'\\s+', ' ', 'g') END)
         FROM pg_constraint c, pg_get_expr(c.conbin, c.conrelid) AS e (text)
         WHERE c.conrelid = relation AND c.conname = name AND c.contype = 'c'
 $$;
@@ -209,6 +209,7 @@ DECLARE
     id integer;
     new_rank integer := rank;
     detail text;
+    broken text;
 BEGIN
     PERFORM loyalty.require_program(program_id);
     PERFORM FROM loyalty.program p WHERE p.program_id = program_id FOR UPDATE;
@@ -226,7 +227,10 @@ BEGIN
         VALUES (program_id, name, threshold, metric, multiplier, new_rank, negative_limit, reinstate_days) RETURNING tier_id INTO id;
     RETURN id;
 EXCEPTION WHEN check_violation OR not_null_violation OR unique_violation OR numeric_value_out_of_range THEN
-    GET STACKED DIAGNOSTICS detail = MESSAGE_TEXT;
+    GET STACKED DIAGNOSTICS detail = MESSAGE_TEXT, broken = CONSTRAINT_NAME;
+    detail := coalesce(loyalty.explain_check('loyalty.tier', broken, jsonb_build_object(
+            'name', name, 'threshold', threshold, 'metric', metric, 'multiplier', multiplier, 'rank', new_rank, 'negative_limit', negative_limit,
+            'reinstate_days', reinstate_days)), detail);
     RAISE EXCEPTION 'tier "%" is not valid', name
         USING ERRCODE = 'LY003', DETAIL = detail, HINT = 'The metric is points, spend or visits; name and rank are unique in the programme.';
 END

@@ -13,6 +13,7 @@ DECLARE
     p loyalty.program;
     id integer;
     detail text;
+    broken text;
 BEGIN
     PERFORM loyalty.require_program(program_id);
     SELECT * INTO p FROM loyalty.program q WHERE q.program_id = program_id;
@@ -27,7 +28,9 @@ BEGIN
     END IF;
     RETURN id;
 EXCEPTION WHEN check_violation OR not_null_violation OR unique_violation OR numeric_value_out_of_range THEN
-    GET STACKED DIAGNOSTICS detail = MESSAGE_TEXT;
+    GET STACKED DIAGNOSTICS detail = MESSAGE_TEXT, broken = CONSTRAINT_NAME;
+    detail := coalesce(loyalty.explain_check('loyalty.program', broken, jsonb_build_object(
+            'name', name, 'points_name', points_name, 'points_scale', points_scale, 'point_value', point_value, 'wallet', name)), detail);
     RAISE EXCEPTION 'wallet "%" is not valid', name
         USING ERRCODE = 'LY001', DETAIL = detail, HINT = 'Names are unique in the programme; the comments on loyalty.program say what each policy may be.';
 END

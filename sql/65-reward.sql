@@ -281,9 +281,13 @@ AS $$
 DECLARE
     id integer;
     detail text;
+    broken text;
     coin text;
 BEGIN
     PERFORM loyalty.require_program(program_id);
+    IF (SELECT g.wallet_of FROM loyalty.program g WHERE g.program_id = program_id) IS NOT NULL THEN
+        RAISE EXCEPTION 'reward "%" is not valid', name USING ERRCODE = 'LY708', DETAIL = 'The programme is a wallet.', HINT = 'Add it to the programme whose wallet it is.';
+    END IF;
     PERFORM loyalty.check_condition(format('reward "%s"', name), condition);
     IF value IS NOT NULL AND kind NOT IN ('discount_percent', 'product') THEN
         SELECT p.currency INTO coin FROM loyalty.program p WHERE p.program_id = program_id;
@@ -296,7 +300,11 @@ BEGIN
         RETURNING reward_id INTO id;
     RETURN id;
 EXCEPTION WHEN check_violation OR not_null_violation OR unique_violation OR numeric_value_out_of_range THEN
-    GET STACKED DIAGNOSTICS detail = MESSAGE_TEXT;
+    GET STACKED DIAGNOSTICS detail = MESSAGE_TEXT, broken = CONSTRAINT_NAME;
+    detail := coalesce(loyalty.explain_check('loyalty.reward', broken, jsonb_build_object(
+            'name', name, 'kind', kind, 'points', points, 'value', value, 'currency', coin, 'sku', sku, 'partner', partner, 'category', category,
+            'description', description, 'terms', terms, 'valid_from', valid_from, 'valid_until', valid_until, 'stock', stock, 'member_limit', member_limit,
+            'limit_period', limit_period, 'condition', condition, 'issues', issues, 'valid_days', valid_days)), detail);
     RAISE EXCEPTION 'reward "%" is not valid', name
         USING ERRCODE = 'LY708', DETAIL = detail,
               HINT = 'A name is unique among the rewards that are not retired; the comments on loyalty.reward say what each kind needs.';

@@ -248,6 +248,7 @@ AS $$
 DECLARE
     made loyalty.voucher;
     detail text;
+    broken text;
 BEGIN
     INSERT INTO loyalty.voucher (program_id, member_id, kind, value, currency, sku, terms, valid_from, valid_until, key, source_id, key_id)
         VALUES (asked.program_id, asked.member_id, asked.kind, asked.value, asked.currency, asked.sku, asked.terms,
@@ -255,7 +256,8 @@ BEGIN
         ON CONFLICT (program_id, key) WHERE key IS NOT NULL DO NOTHING RETURNING * INTO made;
     RETURN made;
 EXCEPTION WHEN check_violation OR not_null_violation THEN
-    GET STACKED DIAGNOSTICS detail = MESSAGE_TEXT;
+    GET STACKED DIAGNOSTICS detail = MESSAGE_TEXT, broken = CONSTRAINT_NAME;
+    detail := coalesce(loyalty.explain_check('loyalty.voucher', broken, to_jsonb(asked)), detail);
     RAISE EXCEPTION 'the voucher is not valid'
         USING ERRCODE = 'LY618', DETAIL = detail,
               HINT = 'The comments on loyalty.voucher say what each kind needs; a value is above 0 with four decimals at most.';

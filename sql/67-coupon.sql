@@ -218,6 +218,7 @@ DECLARE
     gift integer;
     coin text;
     detail text;
+    broken text;
 BEGIN
     PERFORM loyalty.require_program(program_id);
     IF reward IS NOT NULL THEN
@@ -236,7 +237,11 @@ BEGIN
         RETURNING pool_id INTO id;
     RETURN id;
 EXCEPTION WHEN check_violation OR not_null_violation OR unique_violation OR numeric_value_out_of_range THEN
-    GET STACKED DIAGNOSTICS detail = MESSAGE_TEXT;
+    GET STACKED DIAGNOSTICS detail = MESSAGE_TEXT, broken = CONSTRAINT_NAME;
+    detail := coalesce(loyalty.explain_check('loyalty.coupon_pool', broken, jsonb_build_object(
+            'name', name, 'uses', uses, 'reward_id', reward, 'kind', kind, 'value', value, 'currency', coin, 'sku', sku, 'partner', partner, 'terms', terms,
+            'max_uses', max_uses, 'max_per_member', max_per_member, 'codes_per_member', codes_per_member, 'valid_from', valid_from, 'valid_until', valid_until,
+            'valid_days', valid_days)), detail);
     RAISE EXCEPTION 'coupon pool "%" is not valid', name
         USING ERRCODE = 'LY719', DETAIL = detail,
               HINT = 'A pool has a name of its own and gives either a reward or what kind, value and sku say; the comments on loyalty.coupon_pool say more.';

@@ -732,6 +732,7 @@ DECLARE
     id integer;
     gift integer;
     detail text;
+    broken text;
 BEGIN
     PERFORM loyalty.require_program(program_id);
     IF (SELECT g.wallet_of FROM loyalty.program g WHERE g.program_id = program_id) IS NOT NULL THEN
@@ -749,7 +750,11 @@ BEGIN
     PERFORM loyalty.check_rule(name, about, 'bonus', loyalty.counted(metric, about), condition);
     RETURN id;
 EXCEPTION WHEN check_violation OR not_null_violation OR unique_violation OR numeric_value_out_of_range THEN
-    GET STACKED DIAGNOSTICS detail = MESSAGE_TEXT;
+    GET STACKED DIAGNOSTICS detail = MESSAGE_TEXT, broken = CONSTRAINT_NAME;
+    detail := coalesce(loyalty.explain_check('loyalty.challenge', broken, jsonb_build_object(
+            'name', name, 'metric', metric, 'event', about, 'condition', condition, 'goal', goal, 'period', period, 'streak', streak, 'max_times', max_times,
+            'points', points, 'badge', badge, 'reward_id', reward, 'opt_in', opt_in, 'active_from', active_from, 'active_until', active_until,
+            'description', description)), detail);
     RAISE EXCEPTION 'challenge "%" is not valid', name
         USING ERRCODE = 'LY751', DETAIL = detail,
               HINT = 'The comments on loyalty.challenge say what each column may be; a name is unique among the challenges that are not retired.';

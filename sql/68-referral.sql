@@ -148,6 +148,7 @@ AS $$
 DECLARE
     id integer;
     detail text;
+    broken text;
 BEGIN
     PERFORM loyalty.require_program(program_id);
     IF (SELECT g.wallet_of FROM loyalty.program g WHERE g.program_id = program_id) IS NOT NULL THEN
@@ -164,7 +165,10 @@ BEGIN
     END IF;
     RETURN id;
 EXCEPTION WHEN check_violation OR not_null_violation OR unique_violation OR numeric_value_out_of_range THEN
-    GET STACKED DIAGNOSTICS detail = MESSAGE_TEXT;
+    GET STACKED DIAGNOSTICS detail = MESSAGE_TEXT, broken = CONSTRAINT_NAME;
+    detail := coalesce(loyalty.explain_check('loyalty.referral_policy', broken, jsonb_build_object(
+            'referrer_points', referrer_points, 'friend_points', friend_points, 'min_amount', min_amount, 'qualify_days', qualify_days, 'hold_days', hold_days,
+            'cap', cap, 'cap_period', cap_period, 'void_on', void_on, 'review_on', review_on)), detail);
     RAISE EXCEPTION 'the policy of referrals is not valid'
         USING ERRCODE = 'LY761', DETAIL = detail, HINT = 'The comments on loyalty.referral_policy say what each column may be.';
 END

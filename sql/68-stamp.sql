@@ -187,6 +187,7 @@ DECLARE
     gift integer;
     full_condition text := condition;
     detail text;
+    broken text;
 BEGIN
     PERFORM loyalty.require_program(program_id);
     IF (SELECT g.wallet_of FROM loyalty.program g WHERE g.program_id = program_id) IS NOT NULL THEN
@@ -210,7 +211,10 @@ BEGIN
     END IF;
     RETURN id;
 EXCEPTION WHEN check_violation OR not_null_violation OR unique_violation OR numeric_value_out_of_range THEN
-    GET STACKED DIAGNOSTICS detail = MESSAGE_TEXT;
+    GET STACKED DIAGNOSTICS detail = MESSAGE_TEXT, broken = CONSTRAINT_NAME;
+    detail := coalesce(loyalty.explain_check('loyalty.stamp_card', broken, jsonb_build_object(
+            'name', name, 'counts', counts, 'every', every, 'reward_id', reward, 'condition', full_condition, 'valid_from', valid_from, 'valid_until', valid_until,
+            'expiry_days', expiry_days, 'on_return', on_return, 'automatic', automatic, 'description', description)), detail);
     RAISE EXCEPTION 'stamp card "%" is not valid', name
         USING ERRCODE = 'LY722', DETAIL = detail,
               HINT = 'A name is the card''s for ever; counts is units, visits or amount, on_return is debt, forgive or revoke; the comments on loyalty.stamp_card say more.';

@@ -268,5 +268,5 @@ CREATE VIEW loyalty.bi_freshness AS
          CROSS JOIN LATERAL (SELECT c.relname <> ALL ('{bi_member,bi_membership,bi_tier,bi_tier_movement,bi_points_flow,bi_liability,bi_partner_liability,bi_breakage,bi_rule,bi_rule_month,bi_reward,bi_redemption,bi_voucher,bi_coupon,bi_stamp_card,bi_challenge,bi_referral,bi_limit,bi_review,bi_activity,bi_staff}') AS kept, c.relname = ANY ('{bi_copurchase,bi_suggestion}') AS folded) k
          LEFT JOIN loyalty.analysis_run r ON true
          LEFT JOIN loyalty.copurchase_run f ON true
-    WHERE c.relnamespace = 'loyalty'::regnamespace AND c.relkind = 'v' AND c.relname LIKE 'bi\_%' AND c.relname <> 'bi_freshness';
+    WHERE c.relnamespace = 'loyalty'::regnamespace AND c.relkind = 'v' AND c.relname LIKE E'bi\\_%' AND c.relname <> 'bi_freshness';
 COMMENT ON VIEW loyalty.bi_freshness IS 'Every view for BI, what it answers and how fresh it is: kept ones by the last CALL loyalty.refresh_analysis() or loyalty.fold_copurchase() (fresh_at NULL: never), the others now';

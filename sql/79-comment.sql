@@ -357,7 +357,7 @@ BEGIN
                  ('bi_freshness', 'refreshed_at', 'When the last refresh ended'),
                  ('bi_freshness', 'refreshing', 'A refresh is under way or was left')
              ) o (view, name, said) ON o.view = v.relname AND o.name = a.attname
-        WHERE v.relnamespace = 'loyalty'::regnamespace AND v.relkind = 'v' AND v.relname LIKE 'bi\_%'
+        WHERE v.relnamespace = 'loyalty'::regnamespace AND v.relkind = 'v' AND v.relname LIKE E'bi\\_%'
     LOOP
         IF c.said IS NULL THEN
             RAISE EXCEPTION 'column %.% has no comment', c.view, c.attname;

@@ -40,6 +40,7 @@ SELECT count(loyalty.enroll(pg_temp.p(), n, '2024-01-01')) FROM unnest('{ann,bob
 SELECT b.available, b.next_expiry_on FROM loyalty.balance(loyalty.wallet(pg_temp.m('ann'), 'Stamps')) b;
 SELECT count(*) FROM loyalty.statement(loyalty.wallet(pg_temp.m('ann'), 'Stamps'));
 SELECT * FROM pg_temp.refused($$SELECT loyalty.wallet(pg_temp.m('ann'), 'Nothing')$$);
+SELECT state FROM pg_temp.refused(format($$SELECT loyalty.add_reward(%s, 'mug', 'product', 5, sku => 'MUG')$$, pg_temp.w('Status')));
 SELECT * FROM pg_temp.refused($$SELECT loyalty.balance(5000000000000000 + 39999 * 100000000000 + 1)$$);
 -- one statement feeds all; rules of a wallet know the orders before, its own tier and the articles of the programme
 INSERT INTO loyalty.purchase (member_id, occurred_at, amount, channel, lines, source, reference) VALUES

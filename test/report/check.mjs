@@ -1,66 +1,18 @@
 // Opens a report in a real browser without a network: on a phone, on a desk, in the dark and on paper.
 //   node test/report/check.mjs report.html [DIRECTORY for screenshots]
-// LOOK='desk phone' leaves some of that out. Chromium is driven over its debugging pipe; nothing is installed. CHROMIUM names another browser of its family.
-import {spawn} from 'node:child_process';
-import {mkdtempSync, rmSync, writeFileSync, existsSync} from 'node:fs';
-import {tmpdir} from 'node:os';
+// LOOK='desk phone' leaves some of that out.
+import {writeFileSync} from 'node:fs';
 import {resolve, join} from 'node:path';
 import {pathToFileURL} from 'node:url';
+import {open, quit, sleep, watchdog} from './browser.mjs';
 
 const [file, shots] = process.argv.slice(2);
-const profile = mkdtempSync(join(tmpdir(), 'loyalty-report-'));
-const browser = spawn(process.env.CHROMIUM || ['/usr/bin/chromium', '/usr/bin/google-chrome'].find(existsSync) || 'chromium', [
-	'--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync', '--disable-dev-shm-usage',
-	'--force-color-profile=srgb', `--user-data-dir=${profile}`, '--remote-debugging-pipe', 'about:blank'], {stdio: ['ignore', 'ignore', 'ignore', 'pipe', 'pipe']});
-
-/* --- the browser's protocol: JSON messages that end in a zero byte ---------- */
-
-let last = 0, rest = '';
-const waiting = new Map(), listeners = [];
-browser.stdio[4].setEncoding('utf8').on('data', text => {
-	const parts = (rest + text).split('\0');
-	rest = parts.pop();
-	for (const m of parts.map(JSON.parse)) {
-		if (m.id) { const w = waiting.get(m.id); waiting.delete(m.id); m.error ? w.fail(new Error(m.error.message)) : w.done(m.result); } else for (const l of listeners) l(m);
-	}
-});
-const call = (method, params = {}, sessionId) => new Promise((done, fail) => {
-	waiting.set(++last, {done, fail});
-	browser.stdio[3].write(JSON.stringify({id: last, method, params, sessionId}) + '\0');
-});
-const sleep = ms => new Promise(r => setTimeout(r, ms));
 
 /* --- one look at the page ----------------------------------------------------- */
 
 const faults = [];
 let passed = 0;
 const expect = (name, good, detail = '') => { if (good) passed++; else faults.push(`${name}${detail ? ': ' + detail : ''}`); };
-
-async function open(view) {
-	const {targetId} = await call('Target.createTarget', {url: 'about:blank'});
-	const {sessionId} = await call('Target.attachToTarget', {targetId, flatten: true});
-	const page = (method, params) => call(method, params, sessionId), words = [], asked = [];
-	listeners.push(m => {
-		if (m.sessionId !== sessionId) return;
-		if (m.method === 'Runtime.exceptionThrown') words.push(m.params.exceptionDetails.exception?.description || m.params.exceptionDetails.text);
-		if (m.method === 'Runtime.consoleAPICalled' && ['error', 'warning', 'assert'].includes(m.params.type)) words.push(m.params.args.map(a => a.value ?? a.description).join(' '));
-		if (m.method === 'Log.entryAdded' && ['error', 'warning'].includes(m.params.entry.level)) words.push(m.params.entry.text);
-		if (m.method === 'Network.requestWillBeSent' && !/^(file|data|about|blob):/.test(m.params.request.url)) asked.push(m.params.request.url);
-		if (m.method === 'Page.javascriptDialogOpening') { words.push('a dialog: ' + m.params.message); page('Page.handleJavaScriptDialog', {accept: false}); }
-	});
-	for (const domain of ['Runtime', 'Log', 'Network', 'Page']) await page(domain + '.enable');
-	await page('Network.emulateNetworkConditions', {offline: true, latency: 0, downloadThroughput: 0, uploadThroughput: 0});
-	await page('Emulation.setDeviceMetricsOverride', {width: view.width, height: view.height, deviceScaleFactor: view.scale || 1, mobile: !!view.mobile});
-	await page('Emulation.setEmulatedMedia', {features: [{name: 'prefers-color-scheme', value: view.dark ? 'dark' : 'light'}]});
-	await page('Page.navigate', {url: pathToFileURL(resolve(file)).href});
-	const run = async expression => {
-		const r = await page('Runtime.evaluate', {expression, returnByValue: true, awaitPromise: true});
-		if (r.exceptionDetails) throw new Error(r.exceptionDetails.exception?.description || r.exceptionDetails.text);
-		return r.result.value;
-	};
-	for (let i = 0; i < 600 && !await run(`document.documentElement?.dataset.ready !== undefined || (document.getElementById('wrong') && !document.getElementById('wrong').hidden)`); i++) await sleep(100);
-	return {page, run, words, asked, close: () => call('Target.closeTarget', {targetId})};
-}
 
 /* what is drawn, read in the page */
 const look = `(() => {
@@ -90,7 +42,9 @@ const look = `(() => {
 })()`;
 
 async function inspect(view) {
-	const p = await open(view), name = view.name, seen = await p.run(look);
+	const p = await open(pathToFileURL(resolve(file)).href, view), name = view.name;
+	for (let i = 0; i < 600 && !await p.run(`document.documentElement?.dataset.ready !== undefined || (document.getElementById('wrong') && !document.getElementById('wrong').hidden)`); i++) await sleep(100);
+	const seen = await p.run(look);
 	expect(`${name}: no error`, seen.wrong === '', seen.wrong);
 	expect(`${name}: every chart is drawn`, seen.charts > 0 && seen.charts === Number(seen.ready), `${seen.charts} of ${seen.ready}`);
 	expect(`${name}: no chart is empty`, seen.empty.length === 0, seen.empty.join(', '));
@@ -128,7 +82,7 @@ async function inspect(view) {
 	return seen;
 }
 
-const timer = setTimeout(() => { console.error('the browser does not answer'); browser.kill('SIGKILL'); process.exit(1); }, 300000);
+const timer = watchdog(600);
 let seen;
 try {
 	const views = [{name: 'desk', width: 1280, height: 900, paper: true}, {name: 'phone', width: 375, height: 760, mobile: true}, {name: 'dark', width: 1024, height: 800, dark: true}];
@@ -137,10 +91,7 @@ try {
 	faults.push(String(e));
 } finally {
 	clearTimeout(timer);
-	const ended = new Promise(r => browser.on('exit', r));
-	await Promise.race([call('Browser.close').catch(() => {}).then(() => ended), sleep(5000)]);
-	browser.kill('SIGKILL');
-	rmSync(profile, {recursive: true, force: true, maxRetries: 5, retryDelay: 200});
+	await quit();
 }
 for (const f of faults) console.log('FAILED  ' + f);
 console.log(`report in ${seen ? seen.cards + ' cards, ' + seen.charts + ' charts' : 'no browser'}: ${passed} passed, ${faults.length} failed`);

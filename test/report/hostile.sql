@@ -8,4 +8,5 @@ UPDATE loyalty.product SET brand = '{money 1}<!--' || chr(8232) || '\u003c/scrip
 SELECT loyalty.add_reward(1, '</ScRiPt ><svg onload=alert(1)>', 'service', 10);
 SELECT loyalty.set_tier(member_id, '<img src=x onerror=alert(2)>', current_date + 90, 'hostile') FROM loyalty.member ORDER BY member_id LIMIT 20;
 SET client_min_messages = warning;
-CALL loyalty.refresh_analysis();
+UPDATE loyalty.product SET name = '<script>alert(3)</script>' WHERE sku = 'TEA-1';
+CALL loyalty.fold_copurchase();

@@ -87,6 +87,13 @@ BEGIN
     PERFORM loyalty.adjust(p.member_id, 50, 'sorry for the wait', 'sorry ' || p.p || upto::date, upto) FROM shop.person p WHERE p.member_id IS NOT NULL AND shop.u(p.p + 7 * (upto::date - date '2000-01-01'), 33) < 0.001;
 END $$;
 
+-- the till asks what to offer to who will stand there within the day
+CREATE PROCEDURE shop.offer(upto timestamptz) LANGUAGE sql AS $$
+    SELECT count(*) FROM shop.visit v JOIN shop.basket b USING (v) JOIN shop.person p USING (p),
+        LATERAL loyalty.suggest(p.member_id, ARRAY[(b.lines)[1 + v.v % cardinality(b.lines)].sku], 3, 1, v.store, CASE WHEN v.store = 'Web' THEN 'web' ELSE 'store' END) s
+        WHERE v.at > upto AND v.at <= upto + interval '23 hours' AND p.member_id IS NOT NULL;
+$$;
+
 CREATE PROCEDURE shop.decide(upto timestamptz) LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM loyalty.approve(array_agg(q.source_id), 'read') FROM loyalty.review_queue q WHERE q.held_at < upto - interval '8 days' AND q.source_id % 9 <> 4 AND q.reason !~ 'limit|reached' HAVING count(*) > 0;
@@ -110,5 +117,6 @@ BEGIN
     CALL shop.tell(since, upto);
     CALL shop.give(upto);
     CALL shop.decide(upto);
+    CALL shop.offer(upto);
     UPDATE shop.done SET upto = now();
 END $$;

@@ -1,6 +1,6 @@
 -- title: How fresh each view is
 -- chapter: The views
--- about: Kept ones are as fresh as the last CALL loyalty.refresh_analysis(); the others read the ledger itself.
+-- about: Kept ones are as fresh as the last run of what keeps them (refresh_analysis, fold_copurchase); the others read the ledger itself.
 -- size: wide
 -- view: bi_freshness
 -- column: view_name code View

@@ -150,7 +150,7 @@ function barsOrLines(s, chart, c, width) {
 	const names = p.series.map(i => i.name), top = legendSpace(names, width);
 	const o = common(c, width);
 	o.legend.show = names.length > 1;
-	const label = flat ? {...longest(x.map(v => say(v, xFormat)), Math.min(210, width * .4)), color: c.ink} : xFormat === 'month' ? months(x, width) : {interval: 'auto', alignMinLabel: 'left', alignMaxLabel: 'right'};
+	const label = flat ? {...longest(x.map(v => say(v, xFormat)), Math.min(210, width * .4)), color: c.ink} : xFormat === 'month' ? months(x, width) : xFormat === 'day' ? {interval: 'auto', showMaxLabel: true, alignMinLabel: 'left', alignMaxLabel: 'right'} : {interval: 'auto'};
 	const name = nameAxis(c, xFormat, {data: x, inverse: flat, axisLabel: label}), value = [valueAxis(c, first, chart.max ? {max: Number(chart.max)} : {})];
 	if (second) value.push(valueAxis(c, second.format, {splitLine: {show: false}}));
 	o.grid = {left: 4, right: flat ? (chart.label ? 46 : 16) : 8, top: top + 4, bottom: flat ? 14 : 2, containLabel: true};

@@ -35,6 +35,8 @@ const look = `(() => {
 			}
 			if (!d.getAttribute('aria-label')) empty.push(c.id + ' has no words for its chart');
 		}
+		const t = c.querySelector('table');
+		if (t && getComputedStyle(t.parentElement).overflowX === 'visible' && t.getBoundingClientRect().right > c.getBoundingClientRect().right) hidden.push(c.id + ' has a table wider than its card');
 		if (!c.classList.contains('figures') && !c.querySelector('tbody tr')) empty.push(c.id + ' has no table');
 	}
 	return {cards: cards.length, charts: document.querySelectorAll('.chart svg').length, ready: document.documentElement.dataset.ready, wide: document.documentElement.scrollWidth - innerWidth, title: document.title, height: document.documentElement.scrollHeight, hidden, empty,

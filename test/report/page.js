@@ -235,11 +235,18 @@ function draw(item, paper) {
 
 const most = 100, printed = 12, drawnless = 24;	/* rows of a table on the screen, and on paper with a chart and without */
 
+/* a word so long that it must break where there is no place for it, on paper */
+const hard = (text, most) => text.split(/\s/).some(word => word.length > most) && 'hard';
+const classes = (...names) => names.filter(Boolean).join(' ') || undefined;
+
 function table(s) {
-	const head = make('tr', null, ...s.columns.map(c => make('th', {scope: 'col', class: numeric(c.format) && 'number'}, c.label + (c.format === 'points' ? ', ' + about.points_name : ''))));
+	const head = make('tr', null, ...s.columns.map(c => {
+		const text = c.label + (c.format === 'points' ? ', ' + about.points_name : '');
+		return make('th', {scope: 'col', class: classes(numeric(c.format) && 'number', hard(text, 11))}, text);
+	}));
 	const body = s.rows.slice(0, most).map(r => make('tr', null, ...s.columns.map((c, i) => {
 		const text = say(r[c.name], c.format);
-		return make(i ? 'td' : 'th', {scope: i ? undefined : 'row', class: numeric(c.format) ? 'number' : ['day', 'month'].includes(c.format) && 'date'}, c.format === 'code' ? make('code', null, text) : text);
+		return make(i ? 'td' : 'th', {scope: i ? undefined : 'row', class: numeric(c.format) ? 'number' : classes(['day', 'month'].includes(c.format) && 'date', hard(text, 18))}, c.format === 'code' ? make('code', null, text) : text);
 	})));
 	return make('table', null, make('caption', null, s.title), make('thead', null, head), make('tbody', null, ...body));
 }

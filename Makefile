@@ -58,8 +58,10 @@ $(OBJS): $(wildcard src/*.h) loyalty.control
 # DATA is PGXS's name for files to install: the makes below must not inherit it
 demo:
 	@env -u DATA MAKEFLAGS= test/demo/run "$(DATA)"
+# DB, FILE and PROGRAMME reach it through the environment, whatever characters they have
+export DB FILE PROGRAMME
 report:
-	@env -u DATA MAKEFLAGS= test/report/run "$(DB)" "$(or $(FILE),report.html)" "$(PROGRAM)"
+	@env -u DATA MAKEFLAGS= test/report/run
 test:
 	@test/run
 bench:

@@ -48,7 +48,7 @@ async function inspect(view) {
 	for (let i = 0; i < 600 && !await p.run(`document.documentElement?.dataset.ready !== undefined || (document.getElementById('wrong') && !document.getElementById('wrong').hidden)`); i++) await sleep(100);
 	const seen = await p.run(look);
 	expect(`${name}: no error`, seen.wrong === '', seen.wrong);
-	expect(`${name}: every chart is drawn`, seen.charts > 0 && seen.charts === Number(seen.ready), `${seen.charts} of ${seen.ready}`);
+	expect(`${name}: every chart is drawn`, (seen.charts > 0 || seen.cards < 5) && seen.charts === Number(seen.ready), `${seen.charts} of ${seen.ready}`);
 	expect(`${name}: no chart is empty`, seen.empty.length === 0, seen.empty.join(', '));
 	expect(`${name}: nothing is cut or lies over another`, seen.hidden.length === 0, seen.hidden.slice(0, 12).join('; '));
 	expect(`${name}: nothing is wider than the screen`, seen.wide <= 0, `${seen.wide} px`);
@@ -73,7 +73,7 @@ async function inspect(view) {
 		await p.page('Emulation.setDeviceMetricsOverride', {width: view.width, height: view.height, deviceScaleFactor: 1, mobile: false});
 		const {data} = await p.page('Page.printToPDF', {preferCSSPageSize: true, printBackground: true});
 		const pdf = Buffer.from(data, 'base64'), pages = (pdf.toString('latin1').match(/\/Type\s*\/Page\b/g) || []).length;
-		expect('paper: printed', pdf.length > 20000 && pages >= 2 && pages <= 30, `${pdf.length} bytes, ${pages} pages`);
+		expect('paper: printed', pdf.length > 20000 && pages >= 1 && pages <= 40, `${pdf.length} bytes, ${pages} pages`);
 		if (shots) writeFileSync(join(shots, 'paper.pdf'), pdf);
 		const after = await p.run(look);
 		expect('paper: the screen is as before', after.charts === seen.charts && after.empty.length === 0 && await p.run(`document.querySelectorAll('.card details[open]').length === document.querySelectorAll('.card[data-charts="0"] details').length`), after.empty.join(', '));

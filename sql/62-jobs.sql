@@ -93,14 +93,14 @@ CREATE FUNCTION loyalty.schedule() RETURNS text
 AS $$
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_extension e WHERE e.extname = 'pg_cron') THEN
-        RETURN 'pg_cron is not installed; CALL loyalty.close_expired() and loyalty.review_tiers() daily, and loyalty.birthdays() and loyalty.refresh_analysis() hourly, by any scheduler';
+        RETURN 'pg_cron is not installed; CALL loyalty.close_expired() and loyalty.review_tiers() daily, and loyalty.birthdays() and loyalty.fold_copurchase() (which refreshes analysis) hourly, by any scheduler';
     END IF;
     EXECUTE 'SELECT cron.schedule(''loyalty close_expired'', ''10 3 * * *'', ''CALL loyalty.close_expired()'')';
     EXECUTE 'SELECT cron.schedule(''loyalty review_tiers'', ''40 3 * * *'', ''CALL loyalty.review_tiers()'')';
     -- days begin at another hour in other time zones
     EXECUTE 'SELECT cron.schedule(''loyalty birthdays'', ''20 * * * *'', ''CALL loyalty.birthdays()'')';
-    EXECUTE 'SELECT cron.schedule(''loyalty refresh_analysis'', ''50 * * * *'', ''CALL loyalty.refresh_analysis()'')';
-    RETURN 'scheduled close_expired at 03:10, review_tiers at 03:40, birthdays at 20 and refresh_analysis at 50 minutes past every hour';
+    EXECUTE 'SELECT cron.schedule(''loyalty fold_copurchase'', ''50 * * * *'', ''CALL loyalty.fold_copurchase()'')';
+    RETURN 'scheduled close_expired at 03:10, review_tiers at 03:40, birthdays at 20 and fold_copurchase, which refreshes analysis, at 50 minutes past every hour';
 END
 $$;
 COMMENT ON FUNCTION loyalty.schedule() IS 'Registers the jobs with pg_cron where it is installed';

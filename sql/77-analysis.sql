@@ -539,6 +539,11 @@ BEGIN
         IF s.horizon IS NULL OR s.touched > 0 OR ids IS NOT NULL OR loyalty.is_model_old(s.horizon) THEN
             PERFORM loyalty.fit_analysis();
         END IF;
+        IF s.horizon IS NULL THEN
+            -- what was just filled: plans of the views go by its statistics at once
+            ANALYZE loyalty.analysis_purchase, loyalty.analysis_part, loyalty.analysis_return, loyalty.analysis_day, loyalty.analysis_part_day, loyalty.analysis_pair_day,
+                loyalty.analysis_member, loyalty.analysis_member_month, loyalty.analysis_member_store, loyalty.analysis_member_part;
+        END IF;
         UPDATE loyalty.analysis_run SET position = NULL, horizon = next_horizon, next_horizon = NULL, fresh_at = started_at, finished_at = clock_timestamp(),
             touched = touched + coalesce(cardinality(ids), 0);
         RETURN false;

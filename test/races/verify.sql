@@ -13,6 +13,8 @@ SELECT 'answered after what was lost', a.client, a.n FROM races.answer a JOIN ra
 SELECT 'refused with ' || a.state, i.kind, i.isolation, count(*), min(i.key) FROM races.answer a JOIN races.issued i USING (client, n)
     WHERE a.state NOT IN ('00000', 'LY401', 'LY404', 'LY411', 'LY412', 'LY414', 'LY422', 'LY423', 'LY424', 'LY425', 'LY426', 'LY102', 'LY111', 'LY112', 'LY114', 'LY116', 'LY118')
         AND NOT (a.state = '40001' AND i.isolation <> 'read committed')
+        -- two purchases that name one redemption at the same moment: the second is refused when it commits
+        AND NOT (a.state = '23P01' AND i.kind = 'purchase')
     GROUP BY 1, 2, 3;
 SELECT 'deadlocks', deadlocks FROM pg_stat_database WHERE datname = current_database() AND deadlocks > 0;
 

@@ -1,9 +1,10 @@
 /*
  * bi, continued: what is sold and to whom, from what refresh_analysis keeps.
  * Views that tell of persons, or of groups made of their histories, leave out
- * whom analysis_subject leaves out.
+ * whom analysis_subject leaves out.  They are security barriers: a reader's own
+ * function in a query's WHERE shall not be shown the rows before that.
  */
-CREATE VIEW loyalty.bi_program AS
+CREATE VIEW loyalty.bi_program WITH (security_barrier) AS
     SELECT g.program_id, g.name AS program, g.currency, g.points_name, g.point_value, a.as_of, coalesce(d.purchases, 0)::bigint AS purchases, coalesce(d.guest_purchases, 0)::bigint AS guest_purchases,
            coalesce(d.amount, 0) AS amount, coalesce(d.returned, 0) AS returned, coalesce(d.amount - d.returned, 0) AS net_amount, round(d.amount / nullif(d.purchases, 0), 6) AS average_order,
            m.buyers, m.repeat_buyers, round(m.repeat_buyers / nullif(m.buyers, 0)::numeric, 9) AS repeat_rate, round(m.repeat_day_buyers / nullif(m.buyers, 0)::numeric, 9) AS repeat_day_rate,
@@ -97,7 +98,7 @@ CREATE VIEW loyalty.bi_return AS
     FROM loyalty.analysis_return r GROUP BY 1, 2, 3, 4;
 COMMENT ON VIEW loyalty.bi_return IS 'Returns by the month in which they came back, store and reason';
 
-CREATE VIEW loyalty.bi_pareto AS
+CREATE VIEW loyalty.bi_pareto WITH (security_barrier) AS
     WITH value AS (
         SELECT m.program_id, v.measure, v.amount
         FROM loyalty.analysis_member m JOIN loyalty.analysis_subject s USING (member_id) CROSS JOIN LATERAL (VALUES ('gross', m.amount), ('net', m.amount - m.returned)) v (measure, amount)),
@@ -106,12 +107,12 @@ CREATE VIEW loyalty.bi_pareto AS
     FROM curve c CROSS JOIN generate_series(1, 100) p (percent);
 COMMENT ON VIEW loyalty.bi_pareto IS 'What the best 1, 2 ... 100 per cent of the members who bought bring, gross and net of returns';
 
-CREATE VIEW loyalty.bi_frequency AS
+CREATE VIEW loyalty.bi_frequency WITH (security_barrier) AS
     SELECT m.program_id, m.purchases, count(*) AS members, round(count(*) / sum(count(*)) OVER (PARTITION BY m.program_id), 6) AS member_share, sum(m.amount) AS amount
     FROM loyalty.analysis_member m JOIN loyalty.analysis_subject s USING (member_id) GROUP BY m.program_id, m.purchases;
 COMMENT ON VIEW loyalty.bi_frequency IS 'How many members bought so many times';
 
-CREATE VIEW loyalty.bi_rfm AS
+CREATE VIEW loyalty.bi_rfm WITH (security_barrier) AS
     SELECT x.program_id, x.member_id, x.as_of, x.last_day, (x.as_of - x.last_day)::bigint AS recency_days, x.purchases AS frequency, x.amount AS monetary, x.amount - x.returned AS net_amount,
            ntile(5) OVER (PARTITION BY x.program_id ORDER BY x.last_day, x.member_id)::bigint AS r_ntile,
            ntile(5) OVER (PARTITION BY x.program_id ORDER BY x.purchases, x.member_id)::bigint AS f_ntile,
@@ -139,7 +140,7 @@ CREATE VIEW loyalty.bi_segment AS
     GROUP BY 1, 2;
 COMMENT ON VIEW loyalty.bi_segment IS 'Members by named segments of the RFM scores by cumulative distribution';
 
-CREATE VIEW loyalty.bi_cohort AS
+CREATE VIEW loyalty.bi_cohort WITH (security_barrier) AS
     WITH active AS (
         SELECT m.program_id, date_trunc('month', b.first_day)::date AS cohort, m.month, count(*) AS members, sum(m.purchases) AS purchases, sum(m.amount) AS amount
         FROM loyalty.analysis_member_month m JOIN loyalty.analysis_member b USING (member_id) JOIN loyalty.analysis_subject s USING (member_id)
@@ -149,7 +150,7 @@ CREATE VIEW loyalty.bi_cohort AS
     FROM active a JOIN active f ON f.program_id = a.program_id AND f.cohort = a.cohort AND f.month = f.cohort;
 COMMENT ON VIEW loyalty.bi_cohort IS 'Members by the month of their first purchase, and how many of them bought again in each month after it';
 
-CREATE VIEW loyalty.bi_ladder AS
+CREATE VIEW loyalty.bi_ladder WITH (security_barrier) AS
     SELECT x.program_id, x.step, x.members, round(x.members / nullif(x.before, 0)::numeric, 6) AS rate, round(x.members / nullif(x.buyers, 0)::numeric, 6) AS rate_of_all, x.mean_days, x.median_days
     FROM (SELECT m.program_id, l.step, count(l.day) AS members, count(l.previous) AS before, count(*) AS buyers, round(avg(l.day - l.previous), 2) AS mean_days,
                  (percentile_disc(0.5) WITHIN GROUP (ORDER BY l.day - l.previous))::bigint AS median_days
@@ -158,7 +159,7 @@ CREATE VIEW loyalty.bi_ladder AS
           GROUP BY 1, 2) x;
 COMMENT ON VIEW loyalty.bi_ladder IS 'First, second and third purchase: how many members come so far, and after how many days';
 
-CREATE VIEW loyalty.bi_cadence AS
+CREATE VIEW loyalty.bi_cadence WITH (security_barrier) AS
     SELECT m.program_id, m.member_id, p.as_of, m.purchases, m.days AS purchase_days, m.first_day, m.last_day, c.mean_interval, (m.last_day + ceil(c.mean_interval)::integer) AS next_expected_on,
            (p.as_of - m.last_day)::bigint AS recency_days, round((p.as_of - m.last_day) / nullif(c.mean_interval, 0), 4) AS intervals_missed,
            coalesce(p.as_of - m.last_day > p.lapse_factor * c.mean_interval, false) AS overdue, p.as_of - m.last_day > p.lapse_days AS lapsed
@@ -166,7 +167,7 @@ CREATE VIEW loyalty.bi_cadence AS
          CROSS JOIN LATERAL (SELECT CASE WHEN m.days >= 3 THEN round((m.last_day - m.first_day) / (m.days - 1)::numeric, 4) END AS mean_interval) c;
 COMMENT ON VIEW loyalty.bi_cadence IS 'Each member''s own rhythm (from three days with purchases), when the next purchase is expected, and the lapse that follows from it';
 
-CREATE VIEW loyalty.bi_category_cadence AS
+CREATE VIEW loyalty.bi_category_cadence WITH (security_barrier) AS
     SELECT x.program_id, x.member_id, x.category, x.as_of, x.purchase_days, x.first_day, x.last_day, x.mean_interval, x.last_day + ceil(x.mean_interval)::integer AS next_expected_on,
            x.recency_days, coalesce(x.recency_days > x.lapse_factor * x.mean_interval, false) AS overdue
     FROM (SELECT m.program_id, m.member_id, nullif(m.name, '') AS category, p.as_of, p.lapse_factor, m.days AS purchase_days, m.first_day, m.last_day, (p.as_of - m.last_day)::bigint AS recency_days,
@@ -174,7 +175,7 @@ CREATE VIEW loyalty.bi_category_cadence AS
           FROM loyalty.analysis_member_part m JOIN loyalty.analysis_subject s USING (member_id) JOIN loyalty.analysis_policy p ON p.program_id = m.program_id WHERE m.kind = 'category') x;
 COMMENT ON VIEW loyalty.bi_category_cadence IS 'The same for each category that a member buys: whose coffee is due';
 
-CREATE VIEW loyalty.bi_churn AS
+CREATE VIEW loyalty.bi_churn WITH (security_barrier) AS
     WITH recent AS (
         SELECT f.member_id, sum(f.amount) FILTER (WHERE f.day >= p.as_of - p.compare_days) AS last_amount, sum(f.amount) FILTER (WHERE f.day < p.as_of - p.compare_days) AS before_amount,
                count(*) FILTER (WHERE f.day >= p.as_of - p.compare_days) AS last_purchases, count(*) FILTER (WHERE f.day < p.as_of - p.compare_days) AS before_purchases,
@@ -219,7 +220,7 @@ CREATE VIEW loyalty.bi_churn_reason AS
     GROUP BY 1, 2;
 COMMENT ON VIEW loyalty.bi_churn_reason IS 'How many members show each sign of leaving, and what they had spent in all';
 
-CREATE VIEW loyalty.bi_before_after AS
+CREATE VIEW loyalty.bi_before_after WITH (security_barrier) AS
     WITH event AS (
         SELECT m.program_id, 'join' AS event, 'joined' AS name, m.member_id, (m.joined_at AT TIME ZONE g.time_zone)::date AS day
         FROM loyalty.member m JOIN loyalty.program g USING (program_id)
@@ -240,7 +241,7 @@ CREATE VIEW loyalty.bi_before_after AS
     GROUP BY 1, 2, 3, 4;
 COMMENT ON VIEW loyalty.bi_before_after IS 'Purchases and the average order in as many days before and after members joined, reached a tier for the first time or were given points by a campaign for the first time; only where the days after have passed';
 
-CREATE VIEW loyalty.bi_value AS
+CREATE VIEW loyalty.bi_value WITH (security_barrier) AS
     SELECT m.program_id, m.member_id, l.as_of, l.horizon_days::bigint AS horizon_days, m.days - 1 AS repeat_days, round((m.last_day - m.first_day) / 7.0, 4) AS weeks_active, round((l.as_of - m.first_day) / 7.0, 4) AS weeks_known,
            round(e.alive::numeric, 6) AS alive, round(e.purchases::numeric, 6) AS expected_purchases, round(e.worth::numeric, 4) AS expected_order, round((e.purchases * e.worth)::numeric, 4) AS expected_amount
     FROM loyalty.analysis_model l JOIN loyalty.analysis_member m USING (program_id) JOIN loyalty.analysis_subject s USING (member_id)

@@ -318,7 +318,8 @@ DECLARE
 BEGIN
     INSERT INTO loyalty.copurchase_run DEFAULT VALUES ON CONFLICT DO NOTHING;
     SELECT * INTO s FROM loyalty.copurchase_run FOR UPDATE;
-    PERFORM FROM loyalty.analysis_run FOR UPDATE;
+    -- not only locked: a batch of refresh_analysis that waits here at REPEATABLE READ must not go on with a snapshot in which there is no run to note for
+    UPDATE loyalty.analysis_run r SET run = r.run;
     IF s.horizon IS NULL OR oldest::text::numeric - s.horizon::text::numeric NOT BETWEEN 0 AND 2000000000 THEN
         INSERT INTO loyalty.copurchase_stale SELECT DISTINCT f.program_id, f.day FROM loyalty.analysis_purchase f ON CONFLICT DO NOTHING;
         INSERT INTO loyalty.copurchase_stale SELECT d.program_id, d.day FROM loyalty.copurchase_day d ON CONFLICT DO NOTHING;

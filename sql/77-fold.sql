@@ -297,7 +297,10 @@ CREATE FUNCTION loyalty.stale_consents(horizon xid8) RETURNS void
 AS $$
     WITH said AS (
         SELECT c.member_id FROM loyalty.consent_change c WHERE c.purpose = 'analysis' AND age(c.xmin) <= age(horizon::xid)
-        UNION SELECT e.member_id FROM loyalty.erasure e WHERE age(e.xmin) <= age(horizon::xid)),
+        UNION SELECT e.member_id FROM loyalty.erasure e WHERE age(e.xmin) <= age(horizon::xid)
+        -- whoever was merged brings its word along
+        UNION SELECT c.member_id FROM loyalty.account a JOIN loyalty.consent_change c ON c.member_id = a.account_id AND c.purpose = 'analysis'
+            WHERE a.merged_into IS NOT NULL AND age(a.xmin) <= age(horizon::xid)),
     concerned AS (
         SELECT DISTINCT coalesce(a.merged_into, s.member_id) AS member_id FROM said s LEFT JOIN loyalty.account a ON a.account_id = s.member_id)
     INSERT INTO loyalty.copurchase_stale
@@ -306,7 +309,7 @@ AS $$
         SELECT f.program_id, f.day FROM loyalty.analysis_setting s JOIN loyalty.analysis_purchase f USING (program_id) WHERE age(s.xmin) <= age(horizon::xid)
         ON CONFLICT DO NOTHING
 $$;
-COMMENT ON FUNCTION loyalty.stale_consents(xid8) IS 'Notes the days of members whose consent to the purpose analysis may have changed since the horizon';
+COMMENT ON FUNCTION loyalty.stale_consents(xid8) IS 'Notes the days of members whose consent to the purpose analysis may have changed since the horizon, by their word or by a merge';
 REVOKE ALL ON FUNCTION loyalty.stale_consents(xid8) FROM PUBLIC;
 
 CREATE FUNCTION loyalty.begin_fold() RETURNS void

@@ -211,13 +211,14 @@ BEGIN
                round(coalesce(l.amount, l.quantity * l.unit_price - coalesce(l.discount, 0), 0) * CASE WHEN p.amount = 0 THEN 1 ELSE f.amount / p.amount END, 4) AS amount, p.occurred_at, p.purchase_id
         FROM loyalty.suggestion s
             JOIN loyalty.copurchase_policy y USING (program_id)
-            JOIN loyalty.analysis_purchase f ON f.member_id = s.member_id AND f.day BETWEEN s.suggested_at::date - 1 AND s.suggested_at::date + y.accept_days + 1
+            LEFT JOIN loyalty.account c ON c.account_id = s.member_id
+            JOIN loyalty.analysis_purchase f ON f.member_id = coalesce(c.merged_into, s.member_id) AND f.day BETWEEN s.suggested_at::date - 1 AND s.suggested_at::date + y.accept_days + 1
             JOIN loyalty.purchase p USING (purchase_id)
             CROSS JOIN LATERAL (SELECT x.sku, sum(x.quantity) AS quantity, NULL::numeric AS unit_price, sum(coalesce(x.amount, x.quantity * x.unit_price - coalesce(x.discount, 0))) AS amount, NULL::numeric AS discount
                                 FROM unnest(loyalty.kept_lines(p)) x GROUP BY x.sku) l
         WHERE s.suggested_at > now() - make_interval(days => y.accept_days + 40)
             AND p.occurred_at >= s.suggested_at AND p.occurred_at <= s.suggested_at + make_interval(days => y.accept_days)
-            AND l.sku = ANY (s.skus)
+            AND l.sku = ANY (s.skus) AND EXISTS (SELECT FROM loyalty.analysis_subject w WHERE w.member_id = f.member_id)
         ORDER BY p.purchase_id, l.sku, s.suggested_at DESC, s.suggestion_id DESC)
     INSERT INTO loyalty.suggestion_accepted AS a (suggestion_id, sku, quantity, amount, accepted_at, purchase_id)
         SELECT DISTINCT ON (b.suggestion_id, b.sku) b.suggestion_id, b.sku, b.quantity, greatest(b.amount, 0), b.occurred_at, b.purchase_id
@@ -227,7 +228,7 @@ BEGIN
     RETURN n;
 END
 $$;
-COMMENT ON FUNCTION loyalty.settle_suggestions() IS 'Finds the purchases of members in which they bought what had been suggested to them, within accept_days; fold_copurchase calls it. Returns how many articles were found';
+COMMENT ON FUNCTION loyalty.settle_suggestions() IS 'Finds the purchases of members in which they bought what had been suggested to them, within accept_days, but for those who may not be analysed; fold_copurchase calls it. Returns how many articles were found';
 REVOKE ALL ON FUNCTION loyalty.settle_suggestions() FROM PUBLIC;
 
 /* --- for BI -------------------------------------------------------------- */

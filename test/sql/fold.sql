@@ -60,6 +60,27 @@ SELECT loyalty.give_consent(:eve, 'analysis', 'any', 'test', now() + interval '1
 CALL loyalty.fold_copurchase();
 SELECT * FROM differs;
 SELECT count(*) AS of_eve FROM kept WHERE 'fold-soap' IN (a, b);
+-- whoever is merged into another brings its word along: the other's days are counted anew, too; what was suggested to it is accepted by the other
+SELECT loyalty.enroll(:p, 'fold sam') AS sam, loyalty.enroll(:p, 'fold same') AS same \gset
+SELECT pg_temp.buy(:sam, 12, 'wax', 'oil') + pg_temp.buy(:same, 20, 'wax', 'oil') > 0 AS bought;
+SELECT loyalty.set_copurchase(:p, min_count => 1);
+CALL loyalty.fold_copurchase();
+SELECT suggestion_id AS merged_s FROM loyalty.suggest(:same, '{fold-wax}', 1) \gset
+INSERT INTO loyalty.purchase (member_id, amount, occurred_at, lines) VALUES (:sam, 10, now() + interval '1 hour', pg_temp.basket('oil'));
+SELECT loyalty.withdraw_consent(:same, 'analysis', 'any', 'test');
+CALL loyalty.fold_copurchase();
+SELECT * FROM differs;
+SELECT count(*) AS of_sam FROM kept WHERE 'fold-wax' IN (a, b);
+SELECT loyalty.merge_members(:same, :sam, 'test') > 0 AS merged;
+CALL loyalty.fold_copurchase();
+SELECT * FROM differs;
+SELECT count(*) AS of_sam FROM kept WHERE 'fold-wax' IN (a, b);
+SELECT count(*) AS accepted FROM loyalty.suggestion_accepted WHERE suggestion_id = :merged_s;
+SELECT loyalty.give_consent(:sam, 'analysis', 'any', 'test', now() + interval '1 minute');
+CALL loyalty.fold_copurchase();
+SELECT * FROM differs;
+SELECT sku FROM loyalty.suggestion_accepted WHERE suggestion_id = :merged_s;
+SELECT loyalty.set_copurchase(:p);
 -- the total is the sum of the window's days, whatever the window; twice changes nothing; counting anew gives the same
 CREATE TEMP VIEW broken AS
     SELECT t.program_id FROM loyalty.copurchase_total t WHERE t.baskets::text IS DISTINCT FROM loyalty.sum_days(t.program_id, t.from_day, 'infinity')::text AND loyalty.basket_count(t.baskets) > 0;

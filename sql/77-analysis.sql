@@ -404,6 +404,7 @@ BEGIN
     known := loyalty.note_baskets_before(ids);
     PERFORM loyalty.make_analysis_facts(ids, guest_program);
     PERFORM loyalty.note_baskets_after(ids, known);
+    PERFORM loyalty.take_back_accepted(ids);
     SELECT array_agg(DISTINCT f.member_id) INTO more FROM loyalty.analysis_purchase f WHERE f.purchase_id = ANY (ids) AND f.member_id IS NOT NULL;
     SELECT array_agg(x.program_id), array_agg(x.day) INTO programs, days
         FROM (SELECT * FROM ROWS FROM (unnest(programs), unnest(days)) k (program_id, day)
@@ -486,6 +487,7 @@ BEGIN
     oldest := pg_snapshot_xmin(pg_current_snapshot());
     IF rebuild THEN
         PERFORM loyalty.forget_baskets();
+        PERFORM loyalty.take_back_accepted(ARRAY(SELECT f.purchase_id FROM loyalty.analysis_purchase f WHERE NOT EXISTS (SELECT FROM loyalty.purchase p WHERE p.purchase_id = f.purchase_id)));
         DELETE FROM loyalty.analysis_purchase;
         DELETE FROM loyalty.analysis_part;
         DELETE FROM loyalty.analysis_return;

@@ -47,6 +47,7 @@ CREATE TABLE loyalty.suggestion_accepted (
     purchase_id     bigint,
     PRIMARY KEY (suggestion_id, sku)
 );
+CREATE INDEX suggestion_accepted_purchase_id_idx ON loyalty.suggestion_accepted (purchase_id) WHERE purchase_id IS NOT NULL;
 COMMENT ON TABLE loyalty.suggestion_accepted IS 'What was bought of what was suggested';
 COMMENT ON COLUMN loyalty.suggestion_accepted.amount IS 'Extra revenue: what its lines cost, in the programme''s currency';
 COMMENT ON COLUMN loyalty.suggestion_accepted.purchase_id IS 'The purchase that settle_suggestions found; NULL: the till said so';
@@ -195,16 +196,22 @@ $$;
 COMMENT ON FUNCTION loyalty.accept_suggestion(bigint, text, numeric, numeric) IS 'The till says that a suggested article was bought, and what it cost: for guests, who have no purchases of their own by which it is found; false where that was known';
 REVOKE ALL ON FUNCTION loyalty.accept_suggestion(bigint, text, numeric, numeric) FROM PUBLIC;
 
+CREATE FUNCTION loyalty.take_back_accepted(ids bigint[]) RETURNS void
+    LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+    DELETE FROM loyalty.suggestion_accepted a
+        WHERE a.purchase_id = ANY (ids) AND NOT EXISTS (
+            SELECT FROM loyalty.purchase p CROSS JOIN LATERAL unnest(loyalty.kept_lines(p)) l WHERE p.purchase_id = a.purchase_id AND p.status = 'completed' AND l.sku = a.sku)
+$$;
+COMMENT ON FUNCTION loyalty.take_back_accepted(bigint[]) IS 'What is void or came back entirely of purchases that changed is no yield of a suggestion any more; refresh_analysis calls it';
+REVOKE ALL ON FUNCTION loyalty.take_back_accepted(bigint[]) FROM PUBLIC;
+
 CREATE FUNCTION loyalty.settle_suggestions() RETURNS bigint
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     n bigint;
 BEGIN
-    -- what was void or came back entirely is no yield any more
-    DELETE FROM loyalty.suggestion_accepted a
-        WHERE a.purchase_id IS NOT NULL AND a.accepted_at > now() - interval '400 days' AND NOT EXISTS (
-            SELECT FROM loyalty.purchase p CROSS JOIN LATERAL unnest(loyalty.kept_lines(p)) l WHERE p.purchase_id = a.purchase_id AND p.status = 'completed' AND l.sku = a.sku);
     WITH bought AS (
         -- a purchase is the yield of one suggestion: the last one before it
         SELECT DISTINCT ON (p.purchase_id, l.sku) s.suggestion_id, l.sku, l.quantity,

@@ -152,6 +152,9 @@ SELECT personal, suggestions, articles, accepted_suggestions, accepted_articles,
 INSERT INTO loyalty.purchase_return (purchase_id, occurred_at, lines) VALUES (:yield, now() + interval '2 hours', loyalty.return_lines('[{"sku": "fold-jam"}]'));
 CALL loyalty.fold_copurchase();
 SELECT sku FROM loyalty.suggestion_accepted WHERE suggestion_id = :s;
+UPDATE loyalty.purchase SET status = 'void' WHERE purchase_id = :yield;
+CALL loyalty.fold_copurchase();
+SELECT sku FROM loyalty.suggestion_accepted WHERE suggestion_id = :s;
 SELECT loyalty.erase_member(:eve, 'test');
 SELECT count(*) AS named FROM loyalty.suggestion WHERE member_id = :eve;
 CALL loyalty.fold_copurchase();

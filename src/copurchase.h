@@ -159,7 +159,7 @@ extern int	cop_row_number(CopRow *row, uint64 *value);
 extern bool cop_find_integer(const CopView *view, int64 value, uint32 *item);
 extern CoreStatus cop_find_text(const CopView *view, const uint8 *text, size_t length, bool *found, uint32 *item);
 extern CoreStatus cop_to_wire(const CopView *view, uint8 **wire, size_t *length, size_t prefix);
-extern CoreStatus cop_from_wire(const uint8 *wire, size_t length, size_t prefix, CopBudget *budget,
+extern CoreStatus cop_from_wire(const uint8 *wire, size_t length, size_t prefix, CopBuilder *owner,
 								uint8 **bytes, size_t *stored);
 
 /* Baskets that hold an item. */

@@ -273,7 +273,7 @@ typedef struct Reader
 {
 	const uint8 *at;
 	const uint8 *end;
-	CopBuilder	budget;			/* charges what reading takes */
+	CopBuilder *owner;			/* charged with what reading takes */
 	CopHeader	head;
 	uint8	   *out;
 	size_t		prefix;
@@ -333,7 +333,7 @@ read_head(Reader *r)
 static CoreStatus
 reader_room(Reader *r, size_t more)
 {
-	return cop_grow(&r->budget, (void **) &r->out, &r->out_room, r->nout + more, 1);
+	return cop_grow(r->owner, (void **) &r->out, &r->out_room, r->nout + more, 1);
 }
 
 /* Read an item's integer into the directory. */
@@ -446,7 +446,7 @@ read_pairs(Reader *r, uint32 item)
 static CoreStatus
 turn_pairs(Reader *r)
 {
-	CoreStatus	status = cop_charge(&r->budget, ((int64) r->head.nitems + 2) * (int64) sizeof(uint32));
+	CoreStatus	status = cop_charge(r->owner, ((int64) r->head.nitems + 2) * (int64) sizeof(uint32));
 
 	if (status != CORE_OK)
 		return status;
@@ -459,7 +459,7 @@ turn_pairs(Reader *r)
 	if (status == CORE_OK && r->head.pairs >= UINT32_MAX)
 		status = CORE_TOO_MANY;
 	if (status == CORE_OK)
-		status = cop_charge(&r->budget, r->head.pairs * (int64) (sizeof(uint32) + sizeof(int64)));
+		status = cop_charge(r->owner, r->head.pairs * (int64) (sizeof(uint32) + sizeof(int64)));
 	if (status != CORE_OK)
 		return status;
 	for (size_t i = 2; i < (size_t) r->head.nitems + 2; i++)
@@ -543,14 +543,17 @@ write_rows(Reader *r)
 	return status;
 }
 
-/* Read a wire form, whoever wrote it, and make the stored one behind so many bytes of room. */
+/*
+ * Read a wire form, whoever wrote it, and make the stored one behind so many
+ * bytes of room.  The owner, an empty builder, gives back what it was charged
+ * with where reading is interrupted.
+ */
 CoreStatus
-cop_from_wire(const uint8 *wire, size_t length, size_t prefix, CopBudget *budget, uint8 **bytes, size_t *stored)
+cop_from_wire(const uint8 *wire, size_t length, size_t prefix, CopBuilder *owner, uint8 **bytes, size_t *stored)
 {
-	Reader		r = {.at = wire,.end = wire + length,.prefix = prefix};
+	Reader		r = {.at = wire,.end = wire + length,.prefix = prefix,.owner = owner};
 	CoreStatus	status;
 
-	cop_init(&r.budget, budget, 0);
 	status = read_head(&r);
 	status = status == CORE_OK ? read_items(&r) : status;
 	status = status == CORE_OK ? turn_pairs(&r) : status;
@@ -562,7 +565,7 @@ cop_from_wire(const uint8 *wire, size_t length, size_t prefix, CopBudget *budget
 		core_free(r.lower);
 		core_free(r.count);
 	}
-	(void) cop_charge(&r.budget, -r.budget.charged);
+	(void) cop_charge(owner, -owner->charged);
 	if (status != CORE_OK && r.out != NULL)
 		core_free(r.out);
 	*bytes = r.out;

@@ -156,7 +156,7 @@ read_wire(const char *wire, size_t length, int code)
 	size_t		stored;
 	CopView		view;
 
-	raise_form(cop_from_wire((const uint8 *) wire, length, VARHDRSZ, CopurchaseBudget(), &bytes, &stored), code);
+	raise_form(cop_from_wire((const uint8 *) wire, length, VARHDRSZ, CopurchaseBegin(COP_MAX_ITEMS), &bytes, &stored), code);
 	raise_form(cop_view(&view, bytes + VARHDRSZ, stored, true), code);
 	for (uint32 i = 0; view.head.kind == COP_TEXT && i < view.head.nitems; i++)
 	{

@@ -147,3 +147,21 @@ SELECT * FROM also_bought(:'c', '{milk}', 5, 'charm');
 SELECT * FROM also_bought(:'c', '{milk}', -1);
 RESET search_path;
 DROP SCHEMA cop CASCADE;
+-- a reading that is cancelled gives back the memory that it took
+SET loyalty.copurchase_memory = '1MB';
+DO $$
+DECLARE
+    form text := loyalty.copurchase(ARRAY(SELECT generate_series(1, 3000)));
+    cancelled integer := 0;
+BEGIN
+    FOR i IN 1..50 LOOP
+        BEGIN
+            PERFORM pg_cancel_backend(pg_backend_pid()), form::loyalty.copurchase;
+        EXCEPTION WHEN query_canceled THEN
+            cancelled := cancelled + 1;
+        END;
+    END LOOP;
+    RAISE WARNING '% cancelled, % baskets', cancelled, loyalty.basket_count(form::loyalty.copurchase);
+END
+$$;
+RESET loyalty.copurchase_memory;

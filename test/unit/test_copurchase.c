@@ -147,15 +147,17 @@ same(const uint8 *a, size_t na, const uint8 *b, size_t nb)
 static void
 check_wire(const uint8 *bytes, size_t length)
 {
+	CopBuilder	owner;
 	CopView		view;
 	uint8	   *wire;
 	uint8	   *back;
 	size_t		nwire;
 	size_t		nback;
 
+	cop_init(&owner, &budget, 0);
 	CHECK(cop_view(&view, bytes, length, true) == CORE_OK);
 	CHECK(cop_to_wire(&view, &wire, &nwire, 0) == CORE_OK);
-	CHECK(cop_from_wire(wire, nwire, 0, &budget, &back, &nback) == CORE_OK);
+	CHECK(cop_from_wire(wire, nwire, 0, &owner, &back, &nback) == CORE_OK);
 	CHECK(same(bytes, length, back, nback));
 	free(back);
 	/* what is damaged is refused, or is another valid form that comes back as it is */
@@ -170,7 +172,7 @@ check_wire(const uint8 *bytes, size_t length)
 		memcpy(damaged, wire, cut);
 		if (at < cut)
 			damaged[at] = (uint8) pick(256);
-		if (cop_from_wire(damaged, cut, 0, &budget, &back, &nback) == CORE_OK)
+		if (cop_from_wire(damaged, cut, 0, &owner, &back, &nback) == CORE_OK)
 		{
 			CHECK(cop_view(&view, back, nback, true) == CORE_OK);
 			CHECK(cop_to_wire(&view, &again, &nagain, 0) == CORE_OK);

@@ -218,6 +218,9 @@ AS $$
 #variable_conflict use_variable
 BEGIN
     PERFORM loyalty.require_program(program_id);
+    IF (SELECT g.wallet_of FROM loyalty.program g WHERE g.program_id = program_id) IS NOT NULL THEN
+        RAISE EXCEPTION 'a setting of analysis is not valid' USING ERRCODE = 'LY812', DETAIL = 'The programme is a wallet.', HINT = 'Set it for the programme whose wallet it is.';
+    END IF;
     INSERT INTO loyalty.analysis_setting (program_id, lapse_days, lapse_factor, compare_days, horizon_days, consent)
         VALUES (program_id, lapse_days, lapse_factor, compare_days, horizon_days, consent)
         ON CONFLICT ON CONSTRAINT analysis_setting_pkey DO UPDATE SET lapse_days = excluded.lapse_days, lapse_factor = excluded.lapse_factor,

@@ -101,6 +101,9 @@ AS $$
 #variable_conflict use_variable
 BEGIN
     PERFORM loyalty.require_program(program_id);
+    IF (SELECT g.wallet_of FROM loyalty.program g WHERE g.program_id = program_id) IS NOT NULL THEN
+        RAISE EXCEPTION 'a setting of co-purchase is not valid' USING ERRCODE = 'LY813', DETAIL = 'The programme is a wallet.', HINT = 'Set it for the programme whose wallet it is.';
+    END IF;
     INSERT INTO loyalty.copurchase_setting (program_id, window_days, max_items, min_count, measure, skip_days, accept_days)
         VALUES (program_id, window_days, max_items, min_count, measure, skip_days, accept_days)
         ON CONFLICT ON CONSTRAINT copurchase_setting_pkey DO UPDATE SET window_days = excluded.window_days, max_items = excluded.max_items, min_count = excluded.min_count,

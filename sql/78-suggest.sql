@@ -134,6 +134,9 @@ BEGIN
     END IF;
     IF member_id IS NULL THEN
         PERFORM loyalty.require_program(program_id);
+        IF (SELECT g.wallet_of FROM loyalty.program g WHERE g.program_id = program_id) IS NOT NULL THEN
+            RAISE EXCEPTION 'a suggestion cannot be made like this' USING ERRCODE = 'LY814', DETAIL = 'The programme is a wallet.', HINT = 'Suggest by the programme whose wallet it is.';
+        END IF;
     ELSE
         m := loyalty.require_member(member_id);
         IF program_id <> m.program_id THEN

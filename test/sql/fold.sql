@@ -172,5 +172,9 @@ SELECT loyalty.suggest(:ann, array_agg(i::text)) FROM generate_series(1, 1001) i
 SELECT pg_temp.state_of(format('SELECT loyalty.accept_suggestion(%s, ''fold-nothing'', 1)', :guest));
 SELECT loyalty.accept_suggestion(:guest, 'fold-milk', 'NaN');
 SELECT loyalty.set_copurchase(:p, measure => 'magic');
+SELECT loyalty.add_wallet(:p, 'Fold stamps') AS wallet \gset
+SELECT loyalty.set_copurchase(:wallet);
+SELECT loyalty.set_analysis(:wallet);
+SELECT loyalty.suggest(NULL, '{a}', program_id => :wallet);
 CALL loyalty.fold_copurchase(days => 0);
 SELECT * FROM loyalty.check() WHERE invariant LIKE '%together%';

@@ -79,10 +79,14 @@ CREATE TABLE loyalty.copurchase_total (
     from_day        date NOT NULL,
     max_items       integer NOT NULL,
     baskets         loyalty.copurchase,
-    folded_at       timestamptz NOT NULL
+    folded_at       timestamptz NOT NULL,
+    listed_at       timestamptz,
+    listed_count    bigint
 );
 COMMENT ON TABLE loyalty.copurchase_total IS 'The sum of the days of each programme''s window';
 COMMENT ON COLUMN loyalty.copurchase_total.max_items IS 'Setting that its days were counted with';
+COMMENT ON COLUMN loyalty.copurchase_total.listed_at IS 'folded_at of what its foremost pairs were listed of; NULL: not yet';
+COMMENT ON COLUMN loyalty.copurchase_total.listed_count IS 'min_count that they were listed with';
 
 CREATE TABLE loyalty.copurchase_pair (
     program_id      integer NOT NULL,
@@ -386,15 +390,20 @@ CREATE FUNCTION loyalty.finish_fold() RETURNS void
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    s loyalty.copurchase_run;
+    due integer[];
 BEGIN
-    SELECT * INTO s FROM loyalty.copurchase_run FOR UPDATE;
-    DELETE FROM loyalty.copurchase_pair c USING loyalty.copurchase_total t WHERE t.program_id = c.program_id AND (s.finished_at IS NULL OR t.folded_at >= s.started_at);
+    PERFORM FROM loyalty.copurchase_run FOR UPDATE;
+    -- those that changed since, in this run or in one that did not come to its end
+    due := ARRAY(SELECT t.program_id FROM loyalty.copurchase_total t JOIN loyalty.copurchase_policy y USING (program_id)
+                 WHERE (t.listed_at, t.listed_count) IS DISTINCT FROM (t.folded_at, y.min_count));
+    DELETE FROM loyalty.copurchase_pair c WHERE c.program_id = ANY (due);
     INSERT INTO loyalty.copurchase_pair
         SELECT t.program_id, p.* FROM loyalty.copurchase_total t JOIN loyalty.copurchase_policy y USING (program_id)
             CROSS JOIN LATERAL (SELECT row_number() OVER (ORDER BY q.log_likelihood DESC, q.n_ab DESC, q.a, q.b)::integer, q.*
                                 FROM loyalty.pairs(t.baskets, y.min_count) q WHERE q.lift > 1 ORDER BY 1 LIMIT 1000) p
-        WHERE t.baskets IS NOT NULL AND (s.finished_at IS NULL OR t.folded_at >= s.started_at);
+        WHERE t.baskets IS NOT NULL AND t.program_id = ANY (due);
+    UPDATE loyalty.copurchase_total t SET listed_at = t.folded_at, listed_count = y.min_count
+        FROM loyalty.copurchase_policy y WHERE y.program_id = t.program_id AND t.program_id = ANY (due);
     UPDATE loyalty.copurchase_run SET finished_at = clock_timestamp(), fresh_at = (SELECT r.fresh_at FROM loyalty.analysis_run r);
 END
 $$;

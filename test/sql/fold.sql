@@ -160,6 +160,16 @@ SELECT count(*) AS named FROM loyalty.suggestion WHERE member_id = :eve;
 CALL loyalty.fold_copurchase();
 SELECT * FROM differs;
 SELECT a_name, b_name, both_baskets, round(lift::numeric, 4) AS lift FROM loyalty.bi_copurchase WHERE program_id = :p ORDER BY rank;
+-- the pairs are listed anew when the setting changed, and after a run that was killed before it came to that
+SELECT loyalty.set_copurchase(:p, min_count => 3);
+CALL loyalty.fold_copurchase();
+SELECT count(*) > 0 AS listed, count(*) FILTER (WHERE both_baskets < 3) AS rare FROM loyalty.bi_copurchase WHERE program_id = :p;
+SELECT count(pg_temp.buy(:ann, 7, 'pen', 'ink')) FROM generate_series(1, 2);
+CALL loyalty.refresh_analysis();
+SELECT loyalty.begin_fold(), loyalty.step_fold(100);
+CALL loyalty.fold_copurchase();
+SELECT c.both_baskets = x.n_ab AS right FROM loyalty.bi_copurchase c JOIN loyalty.copurchase_total t USING (program_id) CROSS JOIN LATERAL loyalty.pair_counts(t.baskets) x
+    WHERE program_id = :p AND (c.a, c.b) = ('fold-ink', 'fold-pen') AND (x.a, x.b) = (c.a, c.b);
 SELECT view_name, kept, fresh_at IS NOT NULL AS fresh, refreshing FROM loyalty.bi_freshness WHERE view_name IN ('bi_copurchase', 'bi_suggestion') ORDER BY 1;
 
 -- what a caller can do wrong

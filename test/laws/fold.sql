@@ -5,12 +5,14 @@ SELECT setseed(0.4) \gset s_
 SELECT loyalty.create_program('Fold', time_zone => 'UTC', currency => 'EUR') AS p \gset
 SELECT loyalty.add_rule(:p, 'base', 'purchase', 'base', 'purchase.amount') \gset r_
 SELECT count(loyalty.enroll(:p, 'm' || i)) AS n FROM generate_series(1, 20) i \gset m_
+-- a member, or whom it was merged into
+CREATE FUNCTION pg_temp.same(who bigint) RETURNS bigint LANGUAGE sql STABLE AS $$ SELECT coalesce(a.merged_into, a.account_id) FROM loyalty.account a WHERE a.account_id = who $$;
 CREATE FUNCTION pg_temp.lines() RETURNS loyalty.line[] LANGUAGE sql VOLATILE AS
     $$ SELECT array_agg(ROW('a' || floor(12 * random() * random())::integer, 1 + floor(2 * random()), 10, NULL, NULL)::loyalty.line) FROM generate_series(1, 1 + floor(5 * random())::integer) $$;
 CREATE FUNCTION pg_temp.buy(n integer) RETURNS void LANGUAGE sql VOLATILE AS $$
     INSERT INTO loyalty.purchase (member_id, amount, occurred_at, lines)
-        SELECT CASE WHEN random() < 0.2 THEN NULL ELSE 1 + floor(20 * random())::bigint END, (SELECT sum(x.quantity * x.unit_price) FROM unnest(l.lines) x),
-            '2026-03-01'::timestamptz + make_interval(hours => floor(24 * 10 * random())::integer), l.lines
+        SELECT CASE WHEN random() < 0.2 THEN NULL ELSE pg_temp.same(1 + floor(20 * random())::bigint) END, (SELECT sum(x.quantity * x.unit_price) FROM unnest(l.lines) x),
+            '2026-01-01'::timestamptz + make_interval(hours => floor(24 * 80 * random())::integer), l.lines
         FROM generate_series(1, n) i CROSS JOIN LATERAL (SELECT pg_temp.lines() AS lines, i) l $$;
 -- a random mix of everything that may happen to a purchase
 CREATE FUNCTION pg_temp.stir() RETURNS void LANGUAGE plpgsql VOLATILE AS $$
@@ -26,11 +28,15 @@ BEGIN
                 WHEN 2 THEN INSERT INTO loyalty.purchase_return (purchase_id, occurred_at, lines) VALUES (p.purchase_id, '2026-04-01', ARRAY[ROW(1, NULL, NULL, NULL)::loyalty.return_line]);
                 WHEN 3 THEN INSERT INTO loyalty.purchase_return (purchase_id, occurred_at, lines) VALUES (p.purchase_id, '2026-04-01', ARRAY[ROW(NULL, p.lines[1].sku, 1, NULL)::loyalty.return_line]);
                 WHEN 4 THEN UPDATE loyalty.purchase SET occurred_at = occurred_at + make_interval(hours => floor(100 * random() - 50)::integer) WHERE purchase_id = p.purchase_id;
-                ELSE PERFORM loyalty.change_consent(p.member_id, 'analysis', 'any', 'law', random() < 0.5, now()) WHERE p.member_id IS NOT NULL;
+                ELSE PERFORM loyalty.change_consent(pg_temp.same(p.member_id), 'analysis', 'any', 'law', random() < 0.5, now()) WHERE p.member_id IS NOT NULL;
             END CASE;
         EXCEPTION WHEN SQLSTATE 'LY114' OR SQLSTATE 'LY112' OR SQLSTATE 'LY102' THEN NULL;       -- more came back than was bought
         END;
     END LOOP;
+    -- one with a word of its own into another
+    PERFORM loyalty.merge_members(f.id, t.id, 'law')
+        FROM (SELECT c.member_id AS id FROM loyalty.consent_change c JOIN loyalty.account a ON a.account_id = c.member_id WHERE a.merged_into IS NULL ORDER BY random() LIMIT 1) f
+            CROSS JOIN LATERAL (SELECT a.account_id AS id FROM loyalty.account a WHERE a.merged_into IS NULL AND a.account_id <> f.id ORDER BY random() LIMIT 1) t;
 END $$;
 CREATE TEMP VIEW differs AS
     WITH back AS (  -- an obvious count of what came back, by line where it was named, then by article
@@ -43,7 +49,7 @@ CREATE TEMP VIEW differs AS
         WHERE NOT o.whole AND o.of_sku - o.before < o.quantity
             AND NOT EXISTS (SELECT FROM loyalty.purchase_return r WHERE r.purchase_id = p.purchase_id AND r.lines IS NULL)
             AND NOT EXISTS (SELECT FROM loyalty.returned d WHERE d.purchase_id = p.purchase_id AND d.complete)
-            AND coalesce((SELECT c.given FROM loyalty.consent_change c WHERE c.member_id = p.member_id ORDER BY c.number DESC LIMIT 1), true)),
+            AND coalesce((SELECT c.given FROM loyalty.consent_change c WHERE pg_temp.same(c.member_id) = pg_temp.same(p.member_id) ORDER BY c.number DESC LIMIT 1), true)),
     model AS (SELECT a.day, a.sku AS a, b.sku AS b, count(*) AS n FROM item a JOIN item b ON b.purchase_id = a.purchase_id AND b.sku > a.sku COLLATE "C" GROUP BY 1, 2, 3
               UNION ALL SELECT day, sku, NULL, count(*) FROM item GROUP BY 1, 2),
     kept AS (SELECT d.day, x.a, x.b, x.n_ab FROM loyalty.copurchase_day d CROSS JOIN LATERAL loyalty.pair_counts(d.baskets) x

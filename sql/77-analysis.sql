@@ -38,6 +38,7 @@ CREATE TABLE loyalty.analysis_run (
     horizon         xid8,
     next_horizon    xid8,
     guest_program   integer,
+    zones           jsonb,
     position        bigint,
     started_at      timestamptz,
     fresh_at        timestamptz,
@@ -48,6 +49,7 @@ COMMENT ON TABLE loyalty.analysis_run IS 'How far refresh_analysis came: one row
 COMMENT ON COLUMN loyalty.analysis_run.horizon IS 'What transactions before it wrote is all in; NULL: nothing is';
 COMMENT ON COLUMN loyalty.analysis_run.next_horizon IS 'What horizon will be when the present run ends';
 COMMENT ON COLUMN loyalty.analysis_run.guest_program IS 'The programme that guests'' purchases count for';
+COMMENT ON COLUMN loyalty.analysis_run.zones IS 'Time zones of the programmes, by which the facts have their days';
 COMMENT ON COLUMN loyalty.analysis_run.position IS 'The present run has come so far in purchase_id; NULL: none is under way';
 COMMENT ON COLUMN loyalty.analysis_run.fresh_at IS 'All that was committed by then is in';
 COMMENT ON COLUMN loyalty.analysis_run.touched IS 'Purchases that the present or last run made anew';
@@ -503,6 +505,8 @@ BEGIN
         DELETE FROM loyalty.analysis_member_part;
         DELETE FROM loyalty.analysis_product;
         s.horizon := NULL;
+    ELSIF EXISTS (SELECT FROM loyalty.program g WHERE s.zones ->> g.program_id::text <> g.time_zone) THEN
+        s.horizon := NULL;      -- other days: make everything anew
     ELSIF s.guest_program IS DISTINCT FROM guests OR oldest::text::numeric - s.horizon::text::numeric NOT BETWEEN 0 AND 2000000000 THEN
         s.horizon := NULL;      -- nothing to go by: look at everything
     END IF;
@@ -514,7 +518,8 @@ BEGIN
         ON CONFLICT ON CONSTRAINT analysis_product_pkey DO UPDATE SET category = excluded.category, brand = excluded.brand, changed = true;
     UPDATE loyalty.analysis_product c SET category = NULL, brand = NULL, changed = true
         WHERE NOT EXISTS (SELECT FROM loyalty.product p WHERE p.program_id = c.program_id AND p.sku = c.sku);
-    UPDATE loyalty.analysis_run SET run = s.run + 1, horizon = s.horizon, next_horizon = oldest, guest_program = guests, position = -9223372036854775808,
+    UPDATE loyalty.analysis_run SET run = s.run + 1, horizon = s.horizon, next_horizon = oldest, guest_program = guests,
+        zones = (SELECT jsonb_object_agg(g.program_id, g.time_zone) FROM loyalty.program g WHERE g.wallet_of IS NULL), position = -9223372036854775808,
         started_at = clock_timestamp(), touched = 0;
     RETURN s.run + 1;
 END

@@ -3,6 +3,15 @@ SET client_min_messages = warning;
 CREATE EXTENSION loyalty;
 SELECT setseed(0.4) \gset s_
 SELECT loyalty.create_program('Fold', time_zone => 'UTC', currency => 'EUR') AS p \gset
+-- a programme that had only guests may have another time zone: their days are counted anew
+INSERT INTO loyalty.purchase (member_id, amount, occurred_at, lines) VALUES (NULL, 20, '2026-02-01 23:00Z', ARRAY[ROW('a1', 1, 10, NULL, NULL), ROW('a2', 1, 10, NULL, NULL)]::loyalty.line[]);
+SET client_min_messages = error;
+CALL loyalty.fold_copurchase();
+SELECT loyalty.change_program(:p, '{"time_zone": "Asia/Tokyo"}') \gset z_
+CALL loyalty.fold_copurchase();
+SELECT d.day FROM loyalty.copurchase_day d UNION ALL SELECT f.day FROM loyalty.analysis_purchase f UNION ALL SELECT s.day FROM loyalty.analysis_day s EXCEPT SELECT '2026-02-02'::date;
+SELECT loyalty.change_program(:p, '{"time_zone": "UTC"}') \gset z_
+SET client_min_messages = warning;
 SELECT loyalty.add_rule(:p, 'base', 'purchase', 'base', 'purchase.amount') \gset r_
 SELECT count(loyalty.enroll(:p, 'm' || i)) AS n FROM generate_series(1, 20) i \gset m_
 -- a member, or whom it was merged into

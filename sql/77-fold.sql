@@ -194,12 +194,21 @@ REVOKE ALL ON FUNCTION loyalty.kept_lines(loyalty.purchase) FROM PUBLIC;
 CREATE FUNCTION loyalty.count_baskets(ids bigint[], max_items integer) RETURNS loyalty.copurchase
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
+    -- the last word of each member who bought, and of whom was merged into it: not analysis_word, which is everybody's
+    WITH people AS MATERIALIZED (
+        SELECT DISTINCT f.member_id FROM unnest(ids) i (purchase_id) JOIN loyalty.analysis_purchase f USING (purchase_id) WHERE f.member_id IS NOT NULL),
+    word AS MATERIALIZED (
+        SELECT DISTINCT ON (p.member_id) p.member_id, c.given
+        FROM people p
+            CROSS JOIN LATERAL (SELECT p.member_id AS id UNION ALL SELECT a.account_id FROM loyalty.account a WHERE a.merged_into = p.member_id) x
+            JOIN loyalty.consent_change c ON c.member_id = x.id AND c.purpose = 'analysis'
+        ORDER BY p.member_id, c.occurred_at DESC, c.number DESC)
     SELECT loyalty.copurchase(CASE WHEN EXISTS (SELECT FROM loyalty.returned d WHERE d.purchase_id = p.purchase_id) THEN loyalty.kept_lines(p) ELSE p.lines END, count_baskets.max_items)
     FROM unnest(ids) i (purchase_id)
         JOIN loyalty.analysis_purchase f USING (purchase_id)
         JOIN loyalty.purchase p USING (purchase_id)
         LEFT JOIN loyalty.analysis_setting s ON s.program_id = f.program_id
-        LEFT JOIN loyalty.analysis_word w ON w.member_id = f.member_id
+        LEFT JOIN word w ON w.member_id = f.member_id
     WHERE f.member_id IS NULL
         OR (coalesce(w.given, s.consent IS DISTINCT FROM 'opt_in') AND NOT EXISTS (SELECT FROM loyalty.erasure e WHERE e.member_id = f.member_id))
 $$;

@@ -406,23 +406,36 @@ read_member(Account *account, HeapTuple tuple, TupleDesc desc)
 	account->attributes = LedgerCopyVarlena(v[4], n[4]);
 }
 
+/* Select the members of the accounts. */
+static void
+select_members(const Ledger *ledger)
+{
+	Datum		one = Int64GetDatum(ledger->account[0].account_id);
+	Datum	   *ids;
+
+	if (ledger->naccounts == 1)
+	{
+		LedgerExecute(PLAN_MEMBER_ONE, &one, NULL, SPI_OK_SELECT);
+		return;
+	}
+	ids = palloc(sizeof(Datum) * ledger->naccounts);
+	for (int i = 0; i < ledger->naccounts; i++)
+		ids[i] = Int64GetDatum(ledger->account[i].account_id);
+	one = PointerGetDatum(construct_array(ids, ledger->naccounts, INT8OID, sizeof(int64),
+										  FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	LedgerExecute(PLAN_MEMBERS, &one, NULL, SPI_OK_SELECT);
+}
+
 /* Read what rules may know of the members, once for all accounts of the ledger. */
 void
 LedgerLoadMembers(Ledger *ledger)
 {
 	MemoryContext old;
-	Datum	   *ids;
-	Datum		value;
 
 	if (ledger->has_members || ledger->naccounts == 0)
 		return;
 	ledger->has_members = true;
-	ids = palloc(sizeof(Datum) * ledger->naccounts);
-	for (int i = 0; i < ledger->naccounts; i++)
-		ids[i] = Int64GetDatum(ledger->account[i].account_id);
-	value = PointerGetDatum(construct_array(ids, ledger->naccounts, INT8OID, sizeof(int64),
-											FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
-	LedgerExecute(PLAN_MEMBERS, &value, NULL, SPI_OK_SELECT);
+	select_members(ledger);
 	old = MemoryContextSwitchTo(ledger->context);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{

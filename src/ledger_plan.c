@@ -34,6 +34,8 @@ static const char *const plan_sql[PLAN_COUNT] = {
 	[PLAN_READ_ONE] = ACCOUNT_SELECT " WHERE account_id = $1",
 	[PLAN_MEMBERS] = "SELECT member_id, external_id, birthday, staff, attributes"
 	" FROM loyalty.member WHERE member_id = ANY ($1)",
+	[PLAN_MEMBER_ONE] = "SELECT member_id, external_id, birthday, staff, attributes"
+	" FROM loyalty.member WHERE member_id = $1",
 	[PLAN_ENTRY_ONE] = ENTRY_INSERT
 	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
 	[PLAN_ACCOUNT_ONE] = "UPDATE loyalty.account SET tier_id = $2, tier_since = $3,"
@@ -152,6 +154,7 @@ plan_types(PlanName name, Oid *types)
 	{
 		case PLAN_LOCK_ONE:
 		case PLAN_READ_ONE:
+		case PLAN_MEMBER_ONE:
 		case PLAN_EXPIRED:
 		case PLAN_CLOSINGS:
 			return 1;

@@ -39,24 +39,39 @@ COMMENT ON COLUMN loyalty.velocity_limit.active_from IS 'Transactions that occur
 CREATE TRIGGER configuration_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON loyalty.velocity_limit
     FOR EACH STATEMENT EXECUTE FUNCTION loyalty.configuration_changed();
 
-CREATE TABLE loyalty.limit_state (
-    limit_id    integer NOT NULL,
+CREATE TABLE loyalty.limit_subject (
+    program_id  integer NOT NULL,
     subject     text COLLATE "C" NOT NULL,
-    ring        bytea NOT NULL DEFAULT '',
-    PRIMARY KEY (limit_id, subject)
+    rings       bytea NOT NULL DEFAULT '',
+    PRIMARY KEY (program_id, subject)
 ) WITH (fillfactor = 70);
-COMMENT ON TABLE loyalty.limit_state IS 'What each subject used of a limit, in a ring of parts of the window; updated in place under its lock. Written by the award alone';
+COMMENT ON TABLE loyalty.limit_subject IS 'What each subject used of the limits of its programme, for each a ring of parts of the window; updated in place under its lock. Written by the award alone';
+COMMENT ON COLUMN loyalty.limit_subject.rings IS 'limit_state shows them';
 
-CREATE TABLE loyalty.limit_use (
-    source_id   bigint NOT NULL,
-    limit_id    integer NOT NULL,
-    subject     text COLLATE "C" NOT NULL,
-    bucket      bigint NOT NULL,
-    granted     bigint NOT NULL CHECK (granted >= 0),
-    active      boolean NOT NULL,
-    PRIMARY KEY (source_id, limit_id)
+CREATE FUNCTION loyalty.limit_rings(rings bytea) RETURNS TABLE (limit_id integer, ring bytea)
+    LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE ROWS 4 AS 'MODULE_PATHNAME', 'loyalty_limit_rings';
+COMMENT ON FUNCTION loyalty.limit_rings(bytea) IS 'The rings of limit_subject, a row a limit';
+REVOKE ALL ON FUNCTION loyalty.limit_rings(bytea) FROM PUBLIC;
+
+CREATE VIEW loyalty.limit_state AS
+    SELECT x.limit_id, s.subject, x.ring FROM loyalty.limit_subject s CROSS JOIN LATERAL loyalty.limit_rings(s.rings) x;
+COMMENT ON VIEW loyalty.limit_state IS 'What each subject used of each limit, in a ring of parts of the window';
+
+CREATE TABLE loyalty.limit_used (
+    source_id   bigint PRIMARY KEY,
+    uses        bytea NOT NULL
 );
-COMMENT ON TABLE loyalty.limit_use IS 'What each transaction used of each limit that was asked about it: what a correction, a void or a full return gives back';
+COMMENT ON TABLE loyalty.limit_used IS 'What each transaction used of the limits that were asked about it: what a correction, a void or a full return gives back';
+COMMENT ON COLUMN loyalty.limit_used.uses IS 'limit_use shows them';
+
+CREATE FUNCTION loyalty.limit_uses(uses bytea) RETURNS TABLE (limit_id integer, subject text, bucket bigint, granted bigint, active boolean)
+    LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE ROWS 4 AS 'MODULE_PATHNAME', 'loyalty_limit_uses';
+COMMENT ON FUNCTION loyalty.limit_uses(bytea) IS 'What limit_used has of a transaction, a row a limit';
+REVOKE ALL ON FUNCTION loyalty.limit_uses(bytea) FROM PUBLIC;
+
+CREATE VIEW loyalty.limit_use AS
+    SELECT w.source_id, x.limit_id, x.subject COLLATE "C" AS subject, x.bucket, x.granted, x.active FROM loyalty.limit_used w CROSS JOIN LATERAL loyalty.limit_uses(w.uses) x;
+COMMENT ON VIEW loyalty.limit_use IS 'What each transaction used of each limit that was asked about it';
 COMMENT ON COLUMN loyalty.limit_use.bucket IS 'The part of time that it counts in';
 COMMENT ON COLUMN loyalty.limit_use.granted IS 'Transactions, 1/10000 of money, or smallest units of points';
 COMMENT ON COLUMN loyalty.limit_use.active IS 'false: given back';
@@ -248,22 +263,14 @@ REVOKE ALL ON FUNCTION loyalty.unblock_subject(integer, text, text) FROM PUBLIC;
  * Returns
  * ------------------------------------------------------------------------ */
 
+CREATE FUNCTION loyalty.release_limits(sources bigint[]) RETURNS void
+    LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'loyalty_release_limits';
+COMMENT ON FUNCTION loyalty.release_limits(bigint[]) IS 'Gives back, once, what transactions used of limits; their accounts are locked by the caller';
+REVOKE ALL ON FUNCTION loyalty.release_limits(bigint[]) FROM PUBLIC;
+
 CREATE FUNCTION loyalty.give_back_limits(purchases bigint[]) RETURNS void
-    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    u loyalty.limit_use;
-BEGIN
-    purchases := ARRAY(SELECT DISTINCT d.purchase_id FROM loyalty.returned d WHERE d.purchase_id = ANY (purchases) AND d.complete);
-    PERFORM FROM loyalty.limit_state s
-        WHERE (s.limit_id, s.subject) IN (SELECT w.limit_id, w.subject FROM loyalty.limit_use w WHERE w.source_id = ANY (purchases) AND w.active)
-        ORDER BY s.limit_id, s.subject FOR NO KEY UPDATE;
-    FOR u IN SELECT w.* FROM loyalty.limit_use w WHERE w.source_id = ANY (purchases) AND w.active LOOP
-        UPDATE loyalty.limit_state s SET ring = loyalty.ring_add(s.ring, u.bucket, -u.granted) WHERE s.limit_id = u.limit_id AND s.subject = u.subject;
-        UPDATE loyalty.limit_use w SET active = false WHERE w.source_id = u.source_id AND w.limit_id = u.limit_id;
-    END LOOP;
-END
-$$;
+    LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+    AS $$ SELECT loyalty.release_limits(ARRAY(SELECT DISTINCT d.purchase_id FROM loyalty.returned d WHERE d.purchase_id = ANY (purchases) AND d.complete)) $$;
 COMMENT ON FUNCTION loyalty.give_back_limits(bigint[]) IS 'Gives back, once, what purchases used of limits that came back whole; their accounts are locked by the caller';
 REVOKE ALL ON FUNCTION loyalty.give_back_limits(bigint[]) FROM PUBLIC;
 

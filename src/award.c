@@ -862,7 +862,7 @@ compare_homes(const void *a, const void *b)
 	return (left > right) - (left < right);
 }
 
-/* Begin to sort keys of limits. */
+/* Begin to sort keys of rows of limits. */
 static Tuplesortstate *
 begin_keys(TupleDesc *desc)
 {
@@ -872,7 +872,7 @@ begin_keys(TupleDesc *desc)
 	bool		nulls_first[2] = {false, false};
 
 	*desc = CreateTemplateTupleDesc(2);
-	TupleDescInitEntry(*desc, 1, "limit_id", INT4OID, -1, 0);
+	TupleDescInitEntry(*desc, 1, "program_id", INT4OID, -1, 0);
 	TupleDescInitEntry(*desc, 2, "subject", TEXTOID, -1, 0);
 	get_sort_group_operators(INT4OID, true, false, false, &operators[0], NULL, NULL, NULL);
 	get_sort_group_operators(TEXTOID, true, false, false, &operators[1], NULL, NULL, NULL);
@@ -913,7 +913,7 @@ collect_keys(Batch *batch, Tuplesortstate *keys, TupleTableSlot *slot)
 	for (int i = 0; i < book->nstates; i++)
 	{
 		ExecClearTuple(slot);
-		slot->tts_values[0] = Int32GetDatum(book->state[i].limit_id);
+		slot->tts_values[0] = Int32GetDatum(book->state[i].program_id);
 		slot->tts_values[1] = PointerGetDatum(book->state[i].subject);
 		slot->tts_isnull[0] = slot->tts_isnull[1] = false;
 		ExecStoreVirtualTuple(slot);
@@ -941,7 +941,7 @@ lock_keys(Batch *batch, Tuplesortstate *keys, TupleTableSlot *slot)
 		{
 			bool		isnull;
 
-			book->state[book->nstates].limit_id = DatumGetInt32(slot_getattr(slot, 1, &isnull));
+			book->state[book->nstates].program_id = DatumGetInt32(slot_getattr(slot, 1, &isnull));
 			book->state[book->nstates++].subject = DatumGetTextPCopy(slot_getattr(slot, 2, &isnull));
 		}
 		LimitsLockKeys(book);

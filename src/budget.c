@@ -2,16 +2,16 @@
  * budget.c
  *	  The rows of velocity limits: locked once a chunk, read, written back.
  *
- * Owns limit_state, limit_use and limit_decision.  Rows of limit_state that
- * are missing are inserted, then all are locked, both in the order of (limit,
+ * Owns limit_subject, limit_used and limit_decision.  Rows of limit_subject that
+ * are missing are inserted, and all are locked, in the order of (programme,
  * subject), after the accounts.  Decides nothing.
  */
 #include "limit.h"
 
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
-#include "funcapi.h"
 #include "miscadmin.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
 
@@ -19,30 +19,44 @@
 #include "compat.h"
 #include "errors.h"
 
-#define STATE_OF_KEYS(join, locking) \
-	"SELECT u.n, s.ring, u.kind IS NOT NULL AND EXISTS (SELECT FROM loyalty.blocked_subject b" \
-	"  WHERE b.program_id = u.program_id AND b.kind = u.kind AND b.subject = u.subject" \
-	"  AND b.until > pg_catalog.now())" \
-	" FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4)) WITH ORDINALITY u (limit_id, subject, program_id, kind, n)" \
-	" " join " JOIN LATERAL (SELECT q.ring FROM loyalty.limit_state q" \
-	"  WHERE q.limit_id = u.limit_id AND q.subject = u.subject" locking ") s ON true"
+#define FEW_ROWS 4				/* one at a time; more at once */
 
-/* As in the ledger: a row at a time, in the order of the arrays. */
-static KeptPlan insert_states = {"INSERT INTO loyalty.limit_state (limit_id, subject)"
-	" SELECT u.limit_id, u.subject FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) u (limit_id, subject)"
-	" ON CONFLICT (limit_id, subject) DO NOTHING"};
-static KeptPlan lock_states = {STATE_OF_KEYS("", " FOR NO KEY UPDATE")};
-static KeptPlan read_states_plan = {STATE_OF_KEYS("LEFT", "")};
-static KeptPlan update_states = {"UPDATE loyalty.limit_state s SET ring = u.ring"
-	" FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3)) u (limit_id, subject, ring)"
-	" WHERE s.limit_id = u.limit_id AND s.subject = u.subject"};
-static KeptPlan select_uses = {"SELECT source_id, limit_id, subject, bucket, granted, active"
-	" FROM loyalty.limit_use WHERE source_id = ANY ($1) ORDER BY source_id, limit_id"};
-static KeptPlan upsert_uses = {"INSERT INTO loyalty.limit_use AS w (source_id, limit_id, subject, bucket, granted, active)"
-	" SELECT * FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3),"
-	" pg_catalog.unnest($4), pg_catalog.unnest($5), pg_catalog.unnest($6)) u"
-	" ON CONFLICT (source_id, limit_id) DO UPDATE SET subject = excluded.subject,"
-	" bucket = excluded.bucket, granted = excluded.granted, active = excluded.active"};
+/* One row; the arguments are those of key_types and the new value */
+static const Oid key_types[3] = {INT4OID, TEXTOID, BYTEAOID};
+static KeptPlan read_row_plan = {"SELECT rings FROM loyalty.limit_subject WHERE program_id = $1 AND subject = $2"};
+static KeptPlan lock_row_plan = {"SELECT rings FROM loyalty.limit_subject WHERE program_id = $1 AND subject = $2 FOR NO KEY UPDATE"};
+static KeptPlan insert_row_plan = {"INSERT INTO loyalty.limit_subject (program_id, subject) VALUES ($1, $2)"
+	" ON CONFLICT (program_id, subject) DO NOTHING"};
+static KeptPlan update_row_plan = {"UPDATE loyalty.limit_subject SET rings = $3 WHERE program_id = $1 AND subject = $2"};
+
+/*
+ * Many; as in the ledger a row at a time, in the order of the arrays.  Each is
+ * made or locked before the next one: whoever made a later row first could
+ * wait for an earlier one of somebody who waits for the later.
+ */
+static KeptPlan lock_rows_plan = {"INSERT INTO loyalty.limit_subject AS s (program_id, subject)"
+	" SELECT u.program_id, u.subject FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) u (program_id, subject)"
+	" ON CONFLICT (program_id, subject) DO UPDATE SET rings = s.rings WHERE false"};
+static KeptPlan read_rows_plan = {"SELECT s.rings, u.n"
+	" FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) WITH ORDINALITY u (program_id, subject, n)"
+	" JOIN loyalty.limit_subject s ON s.program_id = u.program_id AND s.subject = u.subject"};
+static KeptPlan update_rows_plan = {"UPDATE loyalty.limit_subject s SET rings = u.rings"
+	" FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3)) u (program_id, subject, rings)"
+	" WHERE s.program_id = u.program_id AND s.subject = u.subject"};
+
+static KeptPlan blocked_plan = {"SELECT u.n"
+	" FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4)) u (program_id, kind, subject, n)"
+	" WHERE EXISTS (SELECT FROM loyalty.blocked_subject b WHERE b.program_id = u.program_id AND b.kind = u.kind"
+	"  AND b.subject = u.subject AND b.until > pg_catalog.now())"};
+
+#define USES_INSERT "INSERT INTO loyalty.limit_used AS w (source_id, uses) "
+#define USES_CONFLICT " ON CONFLICT (source_id) DO UPDATE SET uses = excluded.uses"
+
+static KeptPlan select_uses = {"SELECT source_id, uses FROM loyalty.limit_used WHERE source_id = ANY ($1) ORDER BY source_id"};
+/* a new transaction has no row: it need not be looked for */
+static KeptPlan insert_use = {USES_INSERT "VALUES ($1, $2)"};
+static KeptPlan upsert_uses = {USES_INSERT
+	"SELECT * FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) u" USES_CONFLICT};
 static KeptPlan insert_decisions = {"INSERT INTO loyalty.limit_decision (source_id, limit_id, subject, verdict,"
 	" reason, wanted, used, granted, points_wanted, points)"
 	" SELECT * FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3),"
@@ -90,34 +104,43 @@ LimitsOpen(void)
  * Keys
  * ------------------------------------------------------------------------ */
 
-/* By limit and subject, as the primary key of limit_state. */
+/* By programme and subject, as the primary key of limit_subject. */
 static int
-compare_states(const void *a, const void *b)
+compare_subjects(const SubjectState *left, const SubjectState *right)
 {
-	const SubjectState *left = a;
-	const SubjectState *right = b;
 	int			nleft;
 	int			nright;
 	int			order;
 
-	if (left->limit_id != right->limit_id)
-		return left->limit_id < right->limit_id ? -1 : 1;
+	if (left->program_id != right->program_id)
+		return left->program_id < right->program_id ? -1 : 1;
 	nleft = (int) VARSIZE_ANY_EXHDR(left->subject);
 	nright = (int) VARSIZE_ANY_EXHDR(right->subject);
 	order = memcmp(VARDATA_ANY(left->subject), VARDATA_ANY(right->subject), Min(nleft, nright));
 	return order != 0 ? order : (nleft > nright) - (nleft < nright);
 }
 
+/* By programme, subject and limit. */
+static int
+compare_states(const void *a, const void *b)
+{
+	const SubjectState *left = a;
+	const SubjectState *right = b;
+	int			order = compare_subjects(left, right);
+
+	return order != 0 ? order : (left->limit_id > right->limit_id) - (left->limit_id < right->limit_id);
+}
+
 /* Note the key of a use. */
 static void
-add_key(LimitBook *book, const LimitUse *use, int32 program_id)
+add_key(LimitBook *book, const LimitUse *use)
 {
 	SubjectState *state = &book->state[book->nstates++];
 
 	memset(state, 0, sizeof(SubjectState));
 	state->limit_id = use->limit_id;
 	state->subject = use->subject;
-	state->program_id = program_id;
+	state->program_id = use->program_id;
 	if (use->limit != NULL)
 	{
 		state->buckets = use->limit->buckets;
@@ -146,7 +169,7 @@ drop_duplicates(LimitBook *book)
 static SubjectState *
 find_state(const LimitBook *book, const LimitUse *use)
 {
-	SubjectState	key = {.limit_id = use->limit_id,.subject = use->subject};
+	SubjectState key = {.limit_id = use->limit_id,.program_id = use->program_id,.subject = use->subject};
 
 	return bsearch(&key, book->state, book->nstates, sizeof(SubjectState), compare_states);
 }
@@ -171,9 +194,9 @@ LimitsKeys(LimitBook *book)
 		const EventLimits *limits = lfirst(cell);
 
 		for (int i = 0; i < limits->nuses; i++)
-			add_key(book, &limits->use[i], limits->use[i].limit->program_id);
+			add_key(book, &limits->use[i]);
 		for (int i = 0; i < limits->nold; i++)
-			add_key(book, &limits->old[i], 0);
+			add_key(book, &limits->old[i]);
 	}
 	drop_duplicates(book);
 }
@@ -182,63 +205,136 @@ LimitsKeys(LimitBook *book)
  * Rows
  * ------------------------------------------------------------------------ */
 
-/* The keys as arguments. */
+/* Find the rows of the states, which are in order. */
 static void
-key_columns(const LimitBook *book, int ncolumns, Columns *columns)
+group_rows(LimitBook *book)
 {
-	static const Oid types[4] = {INT4OID, TEXTOID, INT4OID, TEXTOID};
+	book->row = palloc0(sizeof(SubjectRow) * book->nstates);
+	book->nrows = 0;
+	for (int i = 0; i < book->nstates; i++)
+	{
+		if (i == 0 || compare_subjects(&book->state[i - 1], &book->state[i]) != 0)
+			book->row[book->nrows++].first = i;
+		book->row[book->nrows - 1].nstates++;
+	}
+}
 
-	ColumnsInit(columns, book->nstates, ncolumns, types);
+/* Put the key of a row before its other values. */
+static void
+put_key(const LimitBook *book, const SubjectRow *row, Datum *values)
+{
+	values[0] = Int32GetDatum(book->state[row->first].program_id);
+	values[1] = PointerGetDatum(book->state[row->first].subject);
+}
+
+/* Take a row of the last statement. */
+static void
+read_row(LimitBook *book, SubjectRow *row, uint64 n)
+{
+	bool		isnull;
+	MemoryContext old = MemoryContextSwitchTo(book->context);
+
+	row->rings = DatumGetByteaPCopy(SPI_getbinval(SPI_tuptable->vals[n], SPI_tuptable->tupdesc, 1, &isnull));
+	LimitsReadRings(row, &book->state[row->first]);
+	MemoryContextSwitchTo(old);
+}
+
+/* Refuse to go on where a row is there but not visible to an old snapshot. */
+static void
+raise_appeared(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+			 errmsg("a subject of a limit appeared meanwhile"),
+			 errhint("Try again.")));
+}
+
+/* Lock one row; where it is missing it is made, and is then locked by that. */
+static void
+lock_row(LimitBook *book, SubjectRow *row)
+{
+	Datum		key[2];
+
+	put_key(book, row, key);
+	ColumnsRunOne(&lock_row_plan, 2, key_types, key, SPI_OK_SELECT);
+	if (SPI_processed == 0)
+	{
+		ColumnsRunOne(&insert_row_plan, 2, key_types, key, SPI_OK_INSERT);
+		if (SPI_processed == 1)
+		{
+			LimitsReadRings(row, &book->state[row->first]);
+			return;
+		}
+		ColumnsRunOne(&lock_row_plan, 2, key_types, key, SPI_OK_SELECT);
+	}
+	if (SPI_processed == 0)
+		raise_appeared();
+	read_row(book, row, 0);
+	SPI_freetuptable(SPI_tuptable);
+}
+
+/* Lock many rows at once. */
+static void
+lock_rows(LimitBook *book)
+{
+	Columns		columns;
+	Datum		key[2];
+
+	ColumnsInit(&columns, book->nrows, 2, key_types);
+	for (int i = 0; i < book->nrows; i++)
+	{
+		put_key(book, &book->row[i], key);
+		ColumnsPut(&columns, 0, key[0]);
+		ColumnsPut(&columns, 1, key[1]);
+		columns.n++;
+	}
+	ColumnsRun(&lock_rows_plan, &columns, SPI_OK_INSERT);
+	ColumnsRun(&read_rows_plan, &columns, SPI_OK_SELECT);
+	if (SPI_processed != (uint64) book->nrows)
+		raise_appeared();
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		bool		isnull;
+		Datum		n = SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 2, &isnull);
+
+		read_row(book, &book->row[DatumGetInt64(n) - 1], i);
+	}
+	SPI_freetuptable(SPI_tuptable);
+}
+
+/* Ask the lists of blocked subjects, where a limit has one. */
+static void
+read_blocked(LimitBook *book)
+{
+	static const Oid types[4] = {INT4OID, TEXTOID, TEXTOID, INT4OID};
+	Columns		columns;
+
+	columns.n = 0;
 	for (int i = 0; i < book->nstates; i++)
 	{
 		const SubjectState *state = &book->state[i];
 
-		ColumnsPut(columns, 0, Int32GetDatum(state->limit_id));
-		ColumnsPut(columns, 1, PointerGetDatum(state->subject));
-		if (ncolumns == 4)
-		{
-			ColumnsPut(columns, 2, Int32GetDatum(state->program_id));
-			ColumnsPut(columns, 3, state->subject_kind);
-			columns->isnull[3][columns->n] = state->subject_kind == 0;
-		}
-		columns->n++;
+		if (state->subject_kind == 0)
+			continue;
+		if (columns.n == 0)
+			ColumnsInit(&columns, book->nstates, 4, types);
+		ColumnsPut(&columns, 0, Int32GetDatum(state->program_id));
+		ColumnsPut(&columns, 1, state->subject_kind);
+		ColumnsPut(&columns, 2, PointerGetDatum(state->subject));
+		ColumnsPut(&columns, 3, Int32GetDatum(i));
+		columns.n++;
 	}
-}
-
-/* Read a ring from its row; one that nothing was added to is empty. */
-static void
-read_ring(SubjectState *state, Datum value)
-{
-	bytea	   *bytes = DatumGetByteaPP(value);
-
-	if (VARSIZE_ANY_EXHDR(bytes) == 0)
-		ring_init(&state->ring, Max(state->buckets, 1));
-	else if (ring_decode((uint8 *) VARDATA_ANY(bytes), VARSIZE_ANY_EXHDR(bytes), &state->ring) != CORE_OK)
-		ereport(ERROR,
-				(errcode(ERRCODE_LY_BROKEN_BOOKS),
-				 errmsg("the ring of a subject of limit %d is damaged", state->limit_id)));
-}
-
-/* Take the rows of the last statement. */
-static void
-read_states(LimitBook *book)
-{
-	SPITupleTable *table = SPI_tuptable;
-
+	if (columns.n == 0)
+		return;
+	ColumnsRun(&blocked_plan, &columns, SPI_OK_SELECT);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		bool		isnull;
-		Datum		n = SPI_getbinval(table->vals[i], table->tupdesc, 1, &isnull);
-		SubjectState *state = &book->state[DatumGetInt64(n) - 1];
-		MemoryContext old = MemoryContextSwitchTo(book->context);
-		Datum		ring = SPI_getbinval(table->vals[i], table->tupdesc, 2, &isnull);
+		Datum		n = SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull);
 
-		if (!isnull)			/* a quote asks for rows that are not there */
-			read_ring(state, ring);
-		state->blocked = DatumGetBool(SPI_getbinval(table->vals[i], table->tupdesc, 3, &isnull));
-		MemoryContextSwitchTo(old);
+		book->state[DatumGetInt32(n)].blocked = true;
 	}
-	SPI_freetuptable(table);
+	SPI_freetuptable(SPI_tuptable);
 }
 
 /* Let every use know its state. */
@@ -258,25 +354,21 @@ join_states(LimitBook *book)
 	}
 }
 
-/* Lock the rows of the keys, first made where they are missing. */
+/* Lock the rows of the keys, made where they are missing, in order. */
 void
 LimitsLockKeys(LimitBook *book)
 {
-	Columns		columns;
-
 	if (book->nstates == 0)
 		return;
-	key_columns(book, 2, &columns);
-	ColumnsRun(&insert_states, &columns, SPI_OK_INSERT);
-	key_columns(book, 4, &columns);
-	ColumnsRun(&lock_states, &columns, SPI_OK_SELECT);
-	/* a row that is there but not visible to an old snapshot */
-	if (SPI_processed != (uint64) book->nstates)
-		ereport(ERROR,
-				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-				 errmsg("a subject of a limit appeared meanwhile"),
-				 errhint("Try again.")));
-	read_states(book);
+	group_rows(book);
+	if (book->nrows > FEW_ROWS)
+		lock_rows(book);
+	else
+	{
+		for (int i = 0; i < book->nrows; i++)
+			lock_row(book, &book->row[i]);
+	}
+	read_blocked(book);
 }
 
 /* Lock the rows of the keys and let the events know them. */
@@ -291,15 +383,23 @@ LimitsLock(LimitBook *book)
 void
 LimitsRead(LimitBook *book)
 {
-	Columns		columns;
-
 	if (book->nstates == 0)
 		return;
-	for (int i = 0; i < book->nstates; i++)
-		ring_init(&book->state[i].ring, Max(book->state[i].buckets, 1));
-	key_columns(book, 4, &columns);
-	ColumnsRun(&read_states_plan, &columns, SPI_OK_SELECT);
-	read_states(book);
+	group_rows(book);
+	for (int i = 0; i < book->nrows; i++)
+	{
+		SubjectRow *row = &book->row[i];
+		Datum		key[2];
+
+		put_key(book, row, key);
+		ColumnsRunOne(&read_row_plan, 2, key_types, key, SPI_OK_SELECT);
+		if (SPI_processed == 0)
+			LimitsReadRings(row, &book->state[row->first]);
+		else
+			read_row(book, row, 0);
+		SPI_freetuptable(SPI_tuptable);
+	}
+	read_blocked(book);
 	join_states(book);
 }
 
@@ -331,28 +431,16 @@ first_row(SPITupleTable *table, uint64 count, int64 source_id)
 	return first;
 }
 
-/* Take what one source used from the rows, which are in the order of sources. */
+/* Take what one source used from its row; the rows are in the order of sources. */
 static void
 take_old(EventLimits *limits, SPITupleTable *table, uint64 count)
 {
-	uint64		first = first_row(table, count, limits->source_id);
+	uint64		row = first_row(table, count, limits->source_id);
 	bool		isnull;
 
-	while (first + limits->nold < count &&
-		   number_at(table, first + limits->nold, 1) == limits->source_id)
-		limits->nold++;
-	limits->old = palloc0(sizeof(LimitUse) * Max(limits->nold, 1));
-	for (int i = 0; i < limits->nold; i++)
-	{
-		HeapTuple	row = table->vals[first + i];
-		LimitUse   *old = &limits->old[i];
-
-		old->limit_id = DatumGetInt32(SPI_getbinval(row, table->tupdesc, 2, &isnull));
-		old->subject = DatumGetTextPCopy(SPI_getbinval(row, table->tupdesc, 3, &isnull));
-		old->bucket = number_at(table, first + i, 4);
-		old->granted = number_at(table, first + i, 5);
-		old->active = DatumGetBool(SPI_getbinval(row, table->tupdesc, 6, &isnull));
-	}
+	if (row < count && number_at(table, row, 1) == limits->source_id)
+		limits->nold = LimitsReadUses(DatumGetByteaPP(SPI_getbinval(table->vals[row], table->tupdesc, 2, &isnull)),
+									  &limits->old);
 }
 
 /* Read what sources used so far into the events of the book. */
@@ -383,57 +471,66 @@ LimitsReadOld(LimitBook *book, const int64 *sources, int n)
  * Writing back
  * ------------------------------------------------------------------------ */
 
-/* The stored form of a ring, in no more room than it needs: a chunk has thousands of them. */
-static Datum
-ring_datum(const Ring *ring)
+/* Tell whether a ring of a row changed. */
+static bool
+row_changed(const LimitBook *book, const SubjectRow *row)
 {
-	uint8	   *longest = palloc(ring_encoded_size(ring));
-	size_t		length = ring_encode(ring, longest);
-	bytea	   *bytes = palloc(VARHDRSZ + length);
-
-	SET_VARSIZE(bytes, VARHDRSZ + length);
-	memcpy(VARDATA(bytes), longest, length);
-	pfree(longest);
-	return PointerGetDatum(bytes);
+	for (int i = 0; i < row->nstates; i++)
+	{
+		if (book->state[row->first + i].changed)
+			return true;
+	}
+	return false;
 }
 
-/* Write the rings that changed. */
+/* Put the key and the new rings of a row. */
 static void
-write_states(LimitBook *book)
+put_row(const LimitBook *book, const SubjectRow *row, Datum *values)
 {
-	static const Oid types[3] = {INT4OID, TEXTOID, BYTEAOID};
+	put_key(book, row, values);
+	values[2] = LimitsRingsDatum(row, &book->state[row->first]);
+}
+
+/* Write the rings that changed, a row at a time. */
+static void
+write_few_rows(const LimitBook *book)
+{
+	for (int i = 0; i < book->nrows; i++)
+	{
+		Datum		values[3];
+
+		if (!row_changed(book, &book->row[i]))
+			continue;
+		put_row(book, &book->row[i], values);
+		ColumnsRunOne(&update_row_plan, 3, key_types, values, SPI_OK_UPDATE);
+		if (SPI_processed != 1)
+			elog(ERROR, "a subject of a limit vanished under its lock");
+	}
+}
+
+/* Write the rings that changed, all rows at once. */
+static void
+write_many_rows(const LimitBook *book)
+{
 	Columns		columns;
 
-	ColumnsInit(&columns, book->nstates, 3, types);
-	for (int i = 0; i < book->nstates; i++)
+	ColumnsInit(&columns, book->nrows, 3, key_types);
+	for (int i = 0; i < book->nrows; i++)
 	{
-		const SubjectState *state = &book->state[i];
+		Datum		values[3];
 
-		if (!state->changed)
+		if (!row_changed(book, &book->row[i]))
 			continue;
-		ColumnsPut(&columns, 0, Int32GetDatum(state->limit_id));
-		ColumnsPut(&columns, 1, PointerGetDatum(state->subject));
-		ColumnsPut(&columns, 2, ring_datum(&state->ring));
+		put_row(book, &book->row[i], values);
+		for (int j = 0; j < 3; j++)
+			ColumnsPut(&columns, j, values[j]);
 		columns.n++;
 	}
 	if (columns.n == 0)
 		return;
-	ColumnsRun(&update_states, &columns, SPI_OK_UPDATE);
+	ColumnsRun(&update_rows_plan, &columns, SPI_OK_UPDATE);
 	if (SPI_processed != (uint64) columns.n)
-		elog(ERROR, "wrote " UINT64_FORMAT " rings of %d", SPI_processed, columns.n);
-}
-
-/* Add what an event used, or does not use any more, to the rows. */
-static void
-put_use(Columns *columns, int64 source_id, const LimitUse *use, bool active)
-{
-	ColumnsPut(columns, 0, Int64GetDatum(source_id));
-	ColumnsPut(columns, 1, Int32GetDatum(use->limit_id));
-	ColumnsPut(columns, 2, PointerGetDatum(use->subject));
-	ColumnsPut(columns, 3, Int64GetDatum(use->bucket));
-	ColumnsPut(columns, 4, Int64GetDatum(use->granted));
-	ColumnsPut(columns, 5, BoolGetDatum(active));
-	columns->n++;
+		elog(ERROR, "wrote " UINT64_FORMAT " subjects of limits of %d", SPI_processed, columns.n);
 }
 
 /* Tell whether a limit judged an event. */
@@ -448,34 +545,77 @@ was_judged(const EventLimits *limits, int32 limit_id)
 	return false;
 }
 
+/* By limit. */
+static int
+compare_uses(const void *a, const void *b)
+{
+	int32		left = ((const LimitUse *) a)->limit_id;
+	int32		right = ((const LimitUse *) b)->limit_id;
+
+	return (left > right) - (left < right);
+}
+
+/* What an event uses now, and what it used before and does not use any more; false where that is in its row already. */
+static bool
+uses_of(const EventLimits *limits, Datum *uses)
+{
+	LimitUse   *use = palloc(sizeof(LimitUse) * Max(limits->nuses + limits->nold, 1));
+	bool		changed = false;
+	int			n = 0;
+
+	for (int i = 0; i < limits->nuses; i++)
+	{
+		if (!limits->use[i].judged)
+			continue;
+		use[n++] = limits->use[i];
+		changed = true;
+	}
+	for (int i = 0; i < limits->nold; i++)
+	{
+		if (was_judged(limits, limits->old[i].limit_id))
+			continue;
+		changed |= limits->old[i].active;
+		use[n] = limits->old[i];
+		use[n++].active = false;
+	}
+	if (changed)
+	{
+		qsort(use, n, sizeof(LimitUse), compare_uses);
+		*uses = LimitsUsesDatum(use, n);
+	}
+	pfree(use);
+	return changed;
+}
+
 /* Write what each event used. */
 static void
-write_uses(LimitBook *book)
+write_uses(const LimitBook *book)
 {
-	static const Oid types[6] = {INT8OID, INT4OID, TEXTOID, INT8OID, INT8OID, BOOLOID};
+	static const Oid types[2] = {INT8OID, BYTEAOID};
 	Columns		columns;
 	ListCell   *cell;
-	int			size = 0;
+	bool		added = true;
 
-	foreach(cell, book->events)
-		size += ((EventLimits *) lfirst(cell))->nuses + ((EventLimits *) lfirst(cell))->nold;
-	ColumnsInit(&columns, size, 6, types);
+	ColumnsInit(&columns, list_length(book->events), 2, types);
 	foreach(cell, book->events)
 	{
 		const EventLimits *limits = lfirst(cell);
+		Datum		uses;
 
-		for (int i = 0; i < limits->nuses; i++)
-		{
-			if (limits->use[i].judged)
-				put_use(&columns, limits->source_id, &limits->use[i], limits->use[i].active);
-		}
-		for (int i = 0; i < limits->nold; i++)
-		{
-			if (limits->old[i].active && !was_judged(limits, limits->old[i].limit_id))
-				put_use(&columns, limits->source_id, &limits->old[i], false);
-		}
+		if (!uses_of(limits, &uses))
+			continue;
+		ColumnsPut(&columns, 0, Int64GetDatum(limits->source_id));
+		ColumnsPut(&columns, 1, uses);
+		columns.n++;
+		added &= limits->nold == 0;
 	}
-	if (columns.n > 0)
+	if (columns.n == 1 && added)
+	{
+		Datum		values[2] = {columns.value[0][0], columns.value[1][0]};
+
+		ColumnsRunOne(&insert_use, 2, types, values, SPI_OK_INSERT);
+	}
+	else if (columns.n > 0)
 		ColumnsRun(&upsert_uses, &columns, SPI_OK_INSERT);
 }
 
@@ -514,7 +654,10 @@ write_decisions(LimitBook *book)
 void
 LimitsFlush(LimitBook *book)
 {
-	write_states(book);
+	if (book->nrows > FEW_ROWS)
+		write_many_rows(book);
+	else
+		write_few_rows(book);
 	write_uses(book);
 	write_decisions(book);
 }
@@ -523,102 +666,38 @@ LimitsFlush(LimitBook *book)
  * For SQL
  * ------------------------------------------------------------------------ */
 
-/* A bucket argument: one that some instant falls into, since buckets are walked over one by one. */
-static int64
-bucket_argument(int64 bucket)
-{
-	if (bucket < -RING_MAX_BUCKET || bucket > RING_MAX_BUCKET)
-		ereport(ERROR,
-				(errcode(ERRCODE_LY_BROKEN_BOOKS),
-				 errmsg("no time is in part " INT64_FORMAT " of a limit's window", bucket)));
-	return bucket;
-}
+PG_FUNCTION_INFO_V1(loyalty_release_limits);
 
-/* A ring argument. */
-static void
-ring_argument(bytea *bytes, Ring *ring)
-{
-	if (ring_decode((uint8 *) VARDATA_ANY(bytes), VARSIZE_ANY_EXHDR(bytes), ring) != CORE_OK)
-		ereport(ERROR,
-				(errcode(ERRCODE_LY_BROKEN_BOOKS), errmsg("the ring of a subject is damaged")));
-}
-
-PG_FUNCTION_INFO_V1(loyalty_ring_sums);
-
-/* ring_sums(ring): what it remembers, a row a bucket that is not zero. */
+/* release_limits(sources): give back, once, what transactions used. */
 Datum
-loyalty_ring_sums(PG_FUNCTION_ARGS)
+loyalty_release_limits(PG_FUNCTION_ARGS)
 {
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	bytea	   *bytes = PG_GETARG_BYTEA_PP(0);
-	Ring		ring;
+	ArrayType  *array = PG_GETARG_ARRAYTYPE_P(0);
+	Datum	   *ids;
+	int			n;
+	int64	   *sources;
+	LimitBook  *book;
+	ListCell   *cell;
 
-	InitMaterializedSRF(fcinfo, 0);
-	if (VARSIZE_ANY_EXHDR(bytes) == 0)
-		return (Datum) 0;
-	ring_argument(bytes, &ring);
-	for (int i = 0; ring.head != RING_EMPTY && i < ring_size(&ring); i++)
+	deconstruct_array(array, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE, &ids, NULL, &n);
+	SPI_connect();
+	book = LimitsOpen();
+	sources = palloc(sizeof(int64) * Max(n, 1));
+	for (int i = 0; i < n; i++)
 	{
-		Datum		v[2] = {Int64GetDatum(ring.head - i)};
-		bool		n[2] = {false, false};
+		Event		event = {.source_id = DatumGetInt64(ids[i])};
 
-		if (ring_sum(&ring, ring.head - i) == 0)
-			continue;
-		v[1] = Int64GetDatum(ring_sum(&ring, ring.head - i));
-		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, v, n);
+		sources[i] = event.source_id;
+		LimitsOf(book, &event);
 	}
-	return (Datum) 0;
-}
-
-PG_FUNCTION_INFO_V1(loyalty_ring_from);
-
-/* ring_from(ring): the first bucket that it remembers; NULL for an empty one. */
-Datum
-loyalty_ring_from(PG_FUNCTION_ARGS)
-{
-	bytea	   *bytes = PG_GETARG_BYTEA_PP(0);
-	Ring		ring;
-
-	if (VARSIZE_ANY_EXHDR(bytes) == 0)
-		PG_RETURN_NULL();
-	ring_argument(bytes, &ring);
-	if (ring.head == RING_EMPTY)
-		PG_RETURN_NULL();
-	PG_RETURN_INT64(ring.head - ring_size(&ring) + 1);
-}
-
-PG_FUNCTION_INFO_V1(loyalty_ring_used);
-
-/* ring_used(ring, bucket): what is used of the fullest window around a bucket; NULL where it is forgotten. */
-Datum
-loyalty_ring_used(PG_FUNCTION_ARGS)
-{
-	bytea	   *bytes = PG_GETARG_BYTEA_PP(0);
-	Ring		ring;
-	int64		used = 0;
-
-	if (VARSIZE_ANY_EXHDR(bytes) == 0)
-		PG_RETURN_INT64(0);
-	ring_argument(bytes, &ring);
-	if (!ring_used(&ring, bucket_argument(PG_GETARG_INT64(1)), &used))
-		PG_RETURN_NULL();
-	PG_RETURN_INT64(used);
-}
-
-PG_FUNCTION_INFO_V1(loyalty_ring_add);
-
-/* ring_add(ring, bucket, amount): for what SQL gives back. */
-Datum
-loyalty_ring_add(PG_FUNCTION_ARGS)
-{
-	bytea	   *bytes = PG_GETARG_BYTEA_PP(0);
-	Ring		ring;
-
-	if (VARSIZE_ANY_EXHDR(bytes) == 0)
-		PG_RETURN_BYTEA_P(bytes);
-	ring_argument(bytes, &ring);
-	ring_add(&ring, bucket_argument(PG_GETARG_INT64(1)), PG_GETARG_INT64(2));
-	return ring_datum(&ring);
+	LimitsReadOld(book, sources, n);
+	LimitsKeys(book);
+	LimitsLock(book);
+	foreach(cell, book->events)
+		LimitsForget(lfirst(cell));
+	LimitsFlush(book);
+	SPI_finish();
+	PG_RETURN_VOID();
 }
 
 PG_FUNCTION_INFO_V1(loyalty_check_limit);

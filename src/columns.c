@@ -60,22 +60,16 @@ plan_by_key(void)
 	return nest;
 }
 
-/* Run a kept plan on rows. */
-void
-ColumnsRun(KeptPlan *kept, const Columns *columns, int expected)
+/* Run a kept statement, preparing it at its first use; keyed: whatever its plan was made for. */
+static void
+run_kept(KeptPlan *kept, int n, Oid *types, Datum *values, bool keyed, int expected)
 {
-	Datum		values[MAX_COLUMNS];
-	Oid			types[MAX_COLUMNS];
-	int			nest = kept->plan == NULL || columns->n > 8 ? plan_by_key() : 0;
+	int			nest = kept->plan == NULL || keyed ? plan_by_key() : 0;
 	int			result;
 
-	for (int i = 0; i < columns->ncolumns; i++)
-		values[i] = column_array(columns, i);
 	if (kept->plan == NULL)
 	{
-		for (int i = 0; i < columns->ncolumns; i++)
-			types[i] = get_array_type(columns->type[i]);
-		kept->plan = SPI_prepare_cursor(kept->sql, columns->ncolumns, types, CURSOR_OPT_GENERIC_PLAN);
+		kept->plan = SPI_prepare_cursor(kept->sql, n, types, CURSOR_OPT_GENERIC_PLAN);
 		if (kept->plan == NULL)
 			elog(ERROR, "could not prepare: %s", kept->sql);
 		SPI_keepplan(kept->plan);
@@ -85,4 +79,25 @@ ColumnsRun(KeptPlan *kept, const Columns *columns, int expected)
 		AtEOXact_GUC(false, nest);
 	if (result != expected)
 		elog(ERROR, "%s: %s", SPI_result_code_string(result), kept->sql);
+}
+
+/* Run a kept plan on rows. */
+void
+ColumnsRun(KeptPlan *kept, const Columns *columns, int expected)
+{
+	Datum		values[MAX_COLUMNS];
+	Oid			types[MAX_COLUMNS] = {InvalidOid};
+
+	for (int i = 0; i < columns->ncolumns; i++)
+		values[i] = column_array(columns, i);
+	for (int i = 0; kept->plan == NULL && i < columns->ncolumns; i++)
+		types[i] = get_array_type(columns->type[i]);
+	run_kept(kept, columns->ncolumns, types, values, columns->n > 8, expected);
+}
+
+/* Run a kept plan on one row, whose columns are its arguments as they are. */
+void
+ColumnsRunOne(KeptPlan *kept, int n, const Oid *types, Datum *values, int expected)
+{
+	run_kept(kept, n, (Oid *) types, values, false, expected);
 }

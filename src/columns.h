@@ -31,5 +31,6 @@ typedef struct KeptPlan
 extern void ColumnsInit(Columns *columns, int n, int ncolumns, const Oid *types);
 extern void ColumnsPut(Columns *columns, int column, Datum value);
 extern void ColumnsRun(KeptPlan *kept, const Columns *columns, int expected);
+extern void ColumnsRunOne(KeptPlan *kept, int n, const Oid *types, Datum *values, int expected);
 
 #endif							/* LOYALTY_COLUMNS_H */

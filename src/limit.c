@@ -110,6 +110,7 @@ LimitsFind(EventLimits *limits, Program *program, const Event *event)
 			continue;
 		use->limit = limit;
 		use->limit_id = limit->limit_id;
+		use->program_id = limit->program_id;
 		use->bucket = bucket_of(limit, event);
 		limits->nuses++;
 	}

@@ -8,7 +8,7 @@
 #include "earn.h"
 #include "ring.h"
 
-/* The ring of one subject, under its row lock */
+/* The ring of one limit and subject, under the row lock of the subject */
 typedef struct SubjectState
 {
 	int32		limit_id;
@@ -21,11 +21,20 @@ typedef struct SubjectState
 	Ring		ring;
 } SubjectState;
 
+/* The row of one subject: the rings of all limits of its programme that limit it */
+typedef struct SubjectRow
+{
+	int			first;			/* of the states that are asked about */
+	int			nstates;
+	bytea	   *rings;			/* as it was read; NULL: nothing */
+} SubjectRow;
+
 /* One limit that applies to an event */
 typedef struct LimitUse
 {
 	const VelocityLimit *limit;			/* NULL: of another programme, given back only */
 	int32		limit_id;
+	int32		program_id;
 	text	   *subject;
 	SubjectState *state;
 	int64		bucket;
@@ -73,8 +82,10 @@ typedef struct LimitBook
 	MemoryContext context;
 	List	   *events;			/* of EventLimits */
 	List	   *decisions;		/* of LimitDecision */
-	SubjectState *state;			/* in key order */
+	SubjectState *state;		/* in the order of programme, subject and limit */
 	int			nstates;
+	SubjectRow *row;			/* in the order of programme and subject */
+	int			nrows;
 } LimitBook;
 
 /* limit.c: deciding in memory */
@@ -84,6 +95,12 @@ extern void LimitsPin(EventLimits *limits, const Program *program);
 extern void LimitsForget(EventLimits *limits);
 extern bool LimitsJudge(EventLimits *limits, const Event *event, Award *award,
 						const char **reason, char **detail);
+
+/* budget_form.c: the stored form of their rows */
+extern void LimitsReadRings(const SubjectRow *row, SubjectState *state);
+extern Datum LimitsRingsDatum(const SubjectRow *row, const SubjectState *state);
+extern int	LimitsReadUses(const bytea *form, LimitUse **uses);
+extern Datum LimitsUsesDatum(const LimitUse *use, int n);
 
 /* budget.c: their rows */
 extern bool LimitsExist(void);

@@ -207,6 +207,8 @@ limit_release(Ledger *ledger, Program *program, Event *event)
 	if (program->nlimits == 0 || was_held_by_limit(event->source_id))
 		return NULL;
 	book = LimitsOpen();
+	event->limits = LimitsOf(book, event);
+	LimitsReadOld(book, &event->source_id, 1);
 	AwardLimits(ledger, program, event, book);
 	/* it has been looked at: where a limit would let it wait, it is cut */
 	event->limits->correcting = true;

@@ -44,7 +44,7 @@ RESET ROLE;
 SELECT is_empty($$SELECT c.relname FROM pg_class c WHERE c.relnamespace = 'loyalty'::regnamespace AND c.relkind IN ('r', 'v', 'S')
     AND (has_table_privilege('tap_reader', c.oid, 'INSERT, UPDATE, DELETE, TRUNCATE') OR (c.relkind <> 'S' AND has_any_column_privilege('tap_reader', c.oid, 'INSERT, UPDATE')))$$, 'it writes nowhere');
 SELECT is_empty($$SELECT c.relname FROM pg_class c WHERE c.relnamespace = 'loyalty'::regnamespace AND c.relkind IN ('r', 'v')
-    AND (c.relname ~ '^analysis_' OR c.relname IN ('person', 'identity', 'erasure', 'audit', 'member_balance', 'referral_code', 'blocked_subject', 'limit_state', 'limit_use', 'cashier_limit', 'cashier_day', 'held_award'))
+    AND (c.relname ~ '^analysis_' OR c.relname IN ('person', 'identity', 'erasure', 'audit', 'member_balance', 'referral_code', 'blocked_subject', 'limit_state', 'limit_use', 'limit_subject', 'limit_used', 'cashier_limit', 'cashier_day', 'held_award'))
     AND has_any_column_privilege('tap_reader', c.oid, 'SELECT')$$, 'and reads nothing of what is kept beneath, nor persons, identities, codes and blocked subjects');
 SELECT set_eq($$SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = 'loyalty.member'::regclass AND a.attnum > 0 AND has_column_privilege('tap_reader', a.attrelid, a.attnum, 'SELECT')$$,
     ARRAY['member_id', 'program_id', 'joined_at', 'status', 'staff'], 'of members only what tells nothing of them');

@@ -153,6 +153,18 @@ INSERT INTO loyalty.purchase_return (purchase_source, purchase_reference, amount
 SELECT redeemed FROM loyalty.redeem(6, 100, 'w2', store => 'web');
 SELECT pg_temp.refused('SELECT loyalty.redeem(6, 1, ''w3'', store => ''web'')');
 SELECT * FROM loyalty.check();
+-- in a household each spends for itself, and what comes back is whose it was
+SELECT loyalty.retire_limit(1, name) FROM loyalty.velocity_limit WHERE retired_at IS NULL;
+SELECT loyalty.add_limit(1, 'each', 200, '1 hour', event => 'redemption', measure => 'points', verdict => 'reject', condition => 'redemption.reference = ''home''');
+SELECT loyalty.create_household(1, 'home') AS home \gset
+SELECT loyalty.join_household(1, :home) > 0, loyalty.join_household(2, :home) > 0;
+SELECT redeemed FROM loyalty.redeem(1, 200, 'f1', reference => 'home');
+SELECT pg_temp.refused('SELECT loyalty.redeem(1, 1, ''f2'', reference => ''home'')');
+SELECT redeemed FROM loyalty.redeem(2, 150, 'f3', reference => 'home');
+SELECT loyalty.leave_household(1);
+SELECT restored FROM loyalty.undo(1, 'f1', 80, 'f4');
+SELECT (SELECT used FROM loyalty.limit_status(1) WHERE name = 'each') AS first, (SELECT used FROM loyalty.limit_status(2) WHERE name = 'each') AS second;
+SELECT * FROM loyalty.check();
 -- a use that says something else than what went is found
 BEGIN;
 UPDATE loyalty.limit_use SET granted = granted - 1 WHERE source_id = :paid;

@@ -381,7 +381,7 @@ BEGIN
             WHERE q.purchase_id = ANY (purchases)))
         ORDER BY a.merged_into IS NULL, a.account_id FOR NO KEY UPDATE;
     IF EXISTS (SELECT FROM loyalty.velocity_limit l WHERE l.event = 'redemption') THEN
-        PERFORM loyalty.lock_tender_limits(purchases);
+        PERFORM loyalty.lock_limits_of(ARRAY(SELECT x FROM loyalty.purchase q CROSS JOIN unnest(ARRAY[q.purchase_id, q.redemption_id]) x WHERE q.purchase_id = ANY (purchases) AND x IS NOT NULL));
     END IF;
     FOR r IN SELECT n.return_id, q.purchase_id
              FROM new_rows n

@@ -55,15 +55,27 @@ CREATE TABLE loyalty.limit_use (
     bucket      bigint NOT NULL,
     granted     bigint NOT NULL CHECK (granted >= 0),
     active      boolean NOT NULL,
-    held_until  timestamptz,
     PRIMARY KEY (source_id, limit_id)
 );
-CREATE INDEX limit_use_held_idx ON loyalty.limit_use (limit_id, subject) WHERE held_until IS NOT NULL;
 COMMENT ON TABLE loyalty.limit_use IS 'What each transaction used of each limit that was asked about it: what a correction, a void or a full return gives back';
 COMMENT ON COLUMN loyalty.limit_use.bucket IS 'The part of time that it counts in';
 COMMENT ON COLUMN loyalty.limit_use.granted IS 'Transactions, 1/10000 of money, or smallest units of points';
 COMMENT ON COLUMN loyalty.limit_use.active IS 'false: given back';
-COMMENT ON COLUMN loyalty.limit_use.held_until IS 'A hold of points uses it until then, and from then on no more';
+
+CREATE TABLE loyalty.limit_hold (
+    limit_id    integer NOT NULL,
+    subject     text COLLATE "C" NOT NULL,
+    source_id   bigint NOT NULL,
+    bucket      bigint NOT NULL,
+    granted     bigint NOT NULL CHECK (granted >= 0),
+    held_until  timestamptz NOT NULL,
+    lapsed      boolean NOT NULL DEFAULT false,
+    PRIMARY KEY (source_id, limit_id)
+);
+CREATE INDEX limit_hold_open_idx ON loyalty.limit_hold (limit_id, subject) WHERE NOT lapsed;
+COMMENT ON TABLE loyalty.limit_hold IS 'What holds of points use of limits until they are captured, are released or end by themselves; changed under the lock of the subject';
+COMMENT ON COLUMN loyalty.limit_hold.held_until IS 'From then on it counts no more';
+COMMENT ON COLUMN loyalty.limit_hold.lapsed IS 'It ended by itself and its room was given back; limit_use still says what it had used';
 
 CREATE TABLE loyalty.limit_decision (
     decision_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -279,18 +291,10 @@ $$;
 COMMENT ON FUNCTION loyalty.give_back_limits(bigint[]) IS 'Gives back, once, what purchases used of limits that came back whole; their accounts are locked by the caller';
 REVOKE ALL ON FUNCTION loyalty.give_back_limits(bigint[]) FROM PUBLIC;
 
-CREATE FUNCTION loyalty.lock_tender_limits(purchases bigint[]) RETURNS void
-    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-    PERFORM FROM loyalty.limit_state s
-        WHERE (s.limit_id, s.subject) IN (SELECT w.limit_id, w.subject FROM loyalty.purchase p JOIN loyalty.limit_use w ON w.source_id = p.redemption_id
-            WHERE p.purchase_id = ANY (purchases) AND w.active)
-        ORDER BY s.limit_id, s.subject FOR NO KEY UPDATE;
-END
-$$;
-COMMENT ON FUNCTION loyalty.lock_tender_limits(bigint[]) IS 'Locks, in one order, the limits to which the points that paid for purchases may give room back; the accounts are locked by the caller';
-REVOKE ALL ON FUNCTION loyalty.lock_tender_limits(bigint[]) FROM PUBLIC;
+CREATE FUNCTION loyalty.lock_limits_of(sources bigint[]) RETURNS void
+    LANGUAGE C VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'loyalty_lock_limits_of';
+COMMENT ON FUNCTION loyalty.lock_limits_of(bigint[]) IS 'Locks, in one order, the subjects to which transactions and redemptions may give room back; the accounts are locked by the caller';
+REVOKE ALL ON FUNCTION loyalty.lock_limits_of(bigint[]) FROM PUBLIC;
 
 /* ------------------------------------------------------------------------
  * What is left
@@ -307,9 +311,9 @@ AS $$
 #variable_conflict use_variable
 DECLARE
     ring bytea := (SELECT s.ring FROM loyalty.limit_state s WHERE s.limit_id = limit_id AND s.subject = subject);
-    u loyalty.limit_use;
+    u loyalty.limit_hold;
 BEGIN
-    FOR u IN SELECT w.* FROM loyalty.limit_use w WHERE w.limit_id = limit_id AND w.subject = subject AND w.active AND w.held_until <= now() LOOP
+    FOR u IN SELECT h.* FROM loyalty.limit_hold h WHERE h.limit_id = limit_id AND h.subject = subject AND NOT h.lapsed AND h.held_until <= now() LOOP
         ring := loyalty.ring_add(ring, u.bucket, -u.granted);
     END LOOP;
     RETURN ring;
@@ -359,6 +363,7 @@ BEGIN
             FULL JOIN (SELECT w.limit_id, w.subject, w.bucket, sum(w.granted) AS amount
                        FROM loyalty.limit_use w LEFT JOIN loyalty.limit_state s ON s.limit_id = w.limit_id AND s.subject = w.subject
                        WHERE w.active AND w.granted > 0
+                           AND NOT EXISTS (SELECT FROM loyalty.limit_hold h WHERE h.source_id = w.source_id AND h.limit_id = w.limit_id AND h.lapsed)
                            AND w.bucket >= coalesce(loyalty.ring_from(s.ring), w.bucket)
                        GROUP BY 1, 2, 3) u
                 ON u.limit_id = r.limit_id AND u.subject = r.subject AND u.bucket = r.bucket
@@ -367,7 +372,8 @@ BEGIN
         RETURN QUERY EXECUTE format(
             'SELECT ''no window has more than its limit admits'', NULL::bigint, format(''limit %%s, part %%s: %%s of %%s'', $1, w.bucket, w.total, $2)
              FROM (SELECT u.bucket, sum(u.granted) OVER (PARTITION BY u.subject ORDER BY u.bucket RANGE BETWEEN %s PRECEDING AND CURRENT ROW) AS total
-                   FROM loyalty.limit_use u WHERE u.limit_id = $1 AND u.active) w WHERE w.total > $2', l.buckets)
+                   FROM loyalty.limit_use u WHERE u.limit_id = $1 AND u.active
+                       AND NOT EXISTS (SELECT FROM loyalty.limit_hold h WHERE h.source_id = u.source_id AND h.limit_id = u.limit_id AND h.lapsed)) w WHERE w.total > $2', l.buckets)
             USING l.limit_id, (SELECT loyalty.limit_units(l, p.points_scale) FROM loyalty.program p WHERE p.program_id = l.program_id);
     END LOOP;
     RETURN QUERY
@@ -383,9 +389,11 @@ BEGIN
                 SELECT min(n.account_id) FILTER (WHERE n.kind <> 'undo') AS account_id, -sum(n.points)::bigint AS points FROM loyalty.entry n
                 WHERE n.source_id = u.source_id AND (n.kind IN ('redeem', 'capture', 'undo') OR n.kind = 'transfer' AND n.points < 0)
                 HAVING count(*) > 0) e ON true
+            LEFT JOIN loyalty.limit_hold k ON k.source_id = u.source_id AND k.limit_id = u.limit_id
             LEFT JOIN (SELECT o.hold_id, loyalty.total(o.lots) AS points FROM loyalty.account a CROSS JOIN LATERAL unnest(a.holds) o
-                WHERE a.holds IS NOT NULL) h ON u.held_until IS NOT NULL AND h.hold_id = u.source_id
-        WHERE CASE WHEN u.held_until IS NOT NULL THEN e.points IS NOT NULL OR u.held_until > now() AND (NOT u.active OR h.points IS NULL)
+                WHERE a.holds IS NOT NULL) h ON h.hold_id = k.source_id
+        WHERE CASE WHEN k.source_id IS NOT NULL THEN e.points IS NOT NULL OR NOT u.active OR k.lapsed AND k.held_until > now() OR h.points IS NULL AND k.held_until > now()
+                        OR (k.bucket, k.granted, k.subject) <> (u.bucket, u.granted, u.subject)
                    ELSE u.active <> (coalesce(e.points, 0) > 0) END
             OR u.active AND v.measure = 'points' AND v.verdict <> 'allow' AND u.granted <> coalesce(e.points, h.points, u.granted)
             OR u.active AND v.measure = 'count' AND v.verdict <> 'allow' AND u.granted <> 1;

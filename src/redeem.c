@@ -54,7 +54,7 @@ typedef struct Request
 	Datum		content;		/* jsonb: all that was asked for */
 	Datum		payable;		/* numeric: most money that points may pay; 0: no limit */
 	Spending	spending;		/* as velocity limits see it */
-	int64		source_id;		/* that they counted it for; 0: none did */
+	Event		event;			/* that they counted; its source_id is 0 where none did */
 } Request;
 
 /* What a redemption comes to */
@@ -584,33 +584,33 @@ cut_to_steps(const Operation *op, const Event *event, int64 points)
 
 /*
  * Ask the programme's velocity limits about points that are to go, and count
- * what they admit; returns how many that are.  *source_id becomes the number
- * that it is counted for, 0 where no limit concerns it.
+ * what they admit; returns how many that are.  *event becomes what they counted,
+ * its source_id 0 where no limit concerns it.
  */
 static int64
-pass_limits(const Operation *op, Spending *spending, int64 points, bool partial, int64 *source_id)
+pass_limits(const Operation *op, Spending *spending, int64 points, bool partial, Event *event)
 {
-	TimestampTz now = LedgerNow(op->ledger);
-	Event		event = {.kind = ON_REDEMPTION, .has_member = true, .member_id = op->member_id,
-	.occurred_at = now, .recorded_at = now, .spending = spending};
 	int64		wanted = points;
 
-	*source_id = 0;
+	memset(event, 0, sizeof(Event));
 	if (!op->program->limits_spending)
 		return points;
 	spending->points = points;
 	spending->money = limit_worth(op->program, points);
-	event.total = limit_money(spending->money);
-	event.source_id = LedgerNextSource();
-	if (!SpendAsk(op->ledger, op->program, &event))
+	event->kind = ON_REDEMPTION;
+	event->has_member = true;
+	event->member_id = op->member_id;
+	event->occurred_at = event->recorded_at = LedgerNow(op->ledger);
+	event->spending = spending;
+	event->total = limit_money(spending->money);
+	if (!SpendAsk(op->ledger, op->program, event))
 		return points;
-	points = LimitsAsk(event.limits, op->program, &event, points, partial, points_of_money);
+	points = LimitsAsk(event->limits, op->program, event, points, partial, points_of_money);
 	if (points < wanted)
-		points = cut_to_steps(op, &event, points);
-	event.total = limit_money(limit_worth(op->program, points));
-	LimitsTake(event.limits, &event, points, wanted);
-	SpendCount(&event);
-	*source_id = event.source_id;
+		points = cut_to_steps(op, event, points);
+	event->total = limit_money(limit_worth(op->program, points));
+	LimitsTake(event->limits, event, points, wanted);
+	SpendCount(event);
 	return points;
 }
 
@@ -625,7 +625,7 @@ take_points(const Operation *op, Request *request, LotSet *delta)
 
 	LotsRaise(lotset_available(lots, op->today, &available));
 	points = decide_points(op, request, available);
-	points = pass_limits(op, &request->spending, points, request->partial, &request->source_id);
+	points = pass_limits(op, &request->spending, points, request->partial, &request->event);
 	lotset_init(delta);
 	LotsRaise(lotset_spend(lots, points, op->today, delta));
 	return points;
@@ -704,7 +704,7 @@ read_request(const Operation *op, FunctionCallInfo fcinfo, const char *name, int
 	request->spending.reference = PG_ARGISNULL(first + 3) ? 0 : PG_GETARG_DATUM(first + 3);
 	request->spending.store = PG_ARGISNULL(first + 4) ? 0 : PG_GETARG_DATUM(first + 4);
 	request->spending.cashier = PG_ARGISNULL(first + 5) ? 0 : PG_GETARG_DATUM(first + 5);
-	request->source_id = 0;
+	memset(&request->event, 0, sizeof(Event));
 }
 
 /* In a household's account a detail says who acted. */
@@ -826,7 +826,7 @@ loyalty_redeem(PG_FUNCTION_ARGS)
 		check_may_spend(&op);
 		settle(&op, op.account);
 		redeemed.points = take_points(&op, &request, &delta);
-		redeemed.redemption_id = request.source_id;
+		redeemed.redemption_id = request.event.source_id;
 		redeemed.money = worth_of(&op, redeemed.points);
 		admit(&op, fcinfo, 8, 10, &redeemed);
 		posting.source_id = redeemed.redemption_id;
@@ -942,7 +942,7 @@ loyalty_hold(PG_FUNCTION_ARGS)
 		check_may_spend(&op);
 		settle(&op, op.account);
 		redeemed.points = take_points(&op, &request, &hold.lots);
-		redeemed.redemption_id = request.source_id;
+		redeemed.redemption_id = request.event.source_id;
 		LotsRaise(lotset_negate(&hold.lots));
 		redeemed.money = worth_of(&op, redeemed.points);
 		admit(&op, fcinfo, 9, 10, &redeemed);
@@ -950,8 +950,8 @@ loyalty_hold(PG_FUNCTION_ARGS)
 		hold.hold_id = redeemed.redemption_id;
 		redeemed.more = TimestampTzGetDatum(hold.held_until);
 		hold.detail = hold_detail(&op, request.content, &redeemed);
-		if (request.source_id != 0)
-			SpendHold(request.source_id, hold.held_until);
+		if (request.event.source_id != 0)
+			SpendHold(&request.event, hold.held_until);
 		HoldAdd(op.ledger, op.account, &hold);
 	}
 	end_operation(&op);
@@ -1362,6 +1362,7 @@ loyalty_redeem_claim(PG_FUNCTION_ARGS)
 	Detail		detail;
 	Redeemed	redeemed = {.points = points};
 	Posting		posting = {.kind = "redeem", .lots = &delta};
+	Event		event;
 	Spending	spending = {.operation = "claim",
 		.reference = PG_ARGISNULL(3) ? 0 : PG_GETARG_DATUM(3),
 	.cashier = PG_ARGISNULL(4) ? 0 : PG_GETARG_DATUM(4)};
@@ -1371,7 +1372,8 @@ loyalty_redeem_claim(PG_FUNCTION_ARGS)
 	check_may_spend(&op);
 	settle(&op, op.account);
 	take_exactly(&op, points, &delta);
-	pass_limits(&op, &spending, points, false, &redeemed.redemption_id);
+	pass_limits(&op, &spending, points, false, &event);
+	redeemed.redemption_id = event.source_id;
 	admit(&op, fcinfo, 4, 5, &redeemed);
 	DetailBegin(&request);
 	DetailText(&request, "operation", "claim");
@@ -1504,7 +1506,7 @@ loyalty_transfer(PG_FUNCTION_ARGS)
 	Datum		content;
 	Account    *receiver;
 	Account    *to;
-	int64		source_id;
+	Event		event;
 	Spending	spending = {.operation = "transfer",
 	.cashier = PG_ARGISNULL(6) ? 0 : PG_GETARG_DATUM(6)};
 
@@ -1533,8 +1535,8 @@ loyalty_transfer(PG_FUNCTION_ARGS)
 		CashierRefuseOwn(op.program, from_id, text_argument(fcinfo, 6));
 		CashierRefuseOwn(op.program, to_id, text_argument(fcinfo, 6));
 		check_transfer(&op, to, points);
-		pass_limits(&op, &spending, points, false, &source_id);
-		move_points(&op, to, points, source_id, text_argument(fcinfo, 4), text_argument(fcinfo, 5),
+		pass_limits(&op, &spending, points, false, &event);
+		move_points(&op, to, points, event.source_id, text_argument(fcinfo, 4), text_argument(fcinfo, 5),
 					content);
 		CashierCount(op.program, text_argument(fcinfo, 6), op.today, points);
 	}

@@ -9,7 +9,7 @@
 
 extern bool SpendAsk(Ledger *ledger, Program *program, Event *event);
 extern void SpendCount(const Event *event);
-extern void SpendHold(int64 source_id, TimestampTz held_until);
+extern void SpendHold(const Event *event, TimestampTz held_until);
 extern bool SpendLeave(Program *program, int64 source_id, int64 points, int64 money, bool held);
 
 #endif							/* LOYALTY_SPEND_H */

@@ -19,7 +19,7 @@ EXCEPTION WHEN OTHERS THEN
 END
 $$;
 CREATE VIEW pg_temp.uses AS
-    SELECT l.name, u.subject, u.granted, u.active, u.held_until IS NOT NULL AS held FROM loyalty.limit_use u JOIN loyalty.velocity_limit l USING (limit_id) ORDER BY u.source_id, l.name;
+    SELECT l.name, u.subject, u.granted, u.active, h.lapsed FROM loyalty.limit_use u JOIN loyalty.velocity_limit l USING (limit_id) LEFT JOIN loyalty.limit_hold h USING (source_id, limit_id) ORDER BY u.source_id, l.name;
 
 -- what is not valid
 SELECT loyalty.add_limit(1, 'x', 3, '1 day', event => 'redemption');
@@ -165,12 +165,17 @@ SELECT loyalty.leave_household(1);
 SELECT restored FROM loyalty.undo(1, 'f1', 80, 'f4');
 SELECT (SELECT used FROM loyalty.limit_status(1) WHERE name = 'each') AS first, (SELECT used FROM loyalty.limit_status(2) WHERE name = 'each') AS second;
 SELECT * FROM loyalty.check();
--- a use that says something else than what went is found
+-- a hold that uses something else than it holds, and room that was given away twice, are found
+SELECT held FROM loyalty.hold(4, 70, 'z1', reference => 'home');
 BEGIN;
-UPDATE loyalty.limit_use SET granted = granted - 1 WHERE source_id = :paid;
+UPDATE loyalty.limit_hold SET granted = granted - 1 WHERE held_until > now() AND granted = 70;
 SELECT DISTINCT invariant FROM loyalty.check() ORDER BY 1;
 ROLLBACK;
 BEGIN;
-UPDATE loyalty.limit_use SET active = false WHERE source_id = :paid;
+UPDATE loyalty.limit_hold SET lapsed = true WHERE held_until > now() AND granted = 70;
+SELECT DISTINCT invariant FROM loyalty.check() ORDER BY 1;
+ROLLBACK;
+BEGIN;
+DELETE FROM loyalty.limit_hold WHERE held_until > now() AND granted = 70;
 SELECT DISTINCT invariant FROM loyalty.check() ORDER BY 1;
 ROLLBACK;

@@ -254,3 +254,24 @@ CREATE TYPE loyalty.activity_facts AS (
     source          text
 );
 COMMENT ON TYPE loyalty.activity_facts IS 'The row activity in a rule';
+
+CREATE TYPE loyalty.redemption_facts AS (
+    operation       text,
+    points          bigint,
+    money           numeric,
+    order_amount    numeric,
+    store           text,
+    cashier         text,
+    reference       text,
+    occurred_at     timestamp,
+    day             date,
+    "time"          time,
+    weekday         integer
+);
+COMMENT ON TYPE loyalty.redemption_facts IS 'The row redemption in a velocity limit: points that are to go';
+COMMENT ON COLUMN loyalty.redemption_facts.operation IS 'redeem, hold, transfer or claim';
+COMMENT ON COLUMN loyalty.redemption_facts.points IS 'Smallest units, before limits cut them';
+COMMENT ON COLUMN loyalty.redemption_facts.money IS 'What they are worth in whole minor units; NULL where the programme does not say';
+COMMENT ON COLUMN loyalty.redemption_facts.order_amount IS 'As redeem and hold were given it; likewise store';
+COMMENT ON COLUMN loyalty.redemption_facts.reference IS 'As redeem and hold were given it; of a claim the name of the reward';
+COMMENT ON COLUMN loyalty.redemption_facts.occurred_at IS 'Local time in the programme''s zone';

@@ -380,6 +380,9 @@ BEGIN
                  LEFT JOIN loyalty.account o ON o.account_id = y.account_id
             WHERE q.purchase_id = ANY (purchases)))
         ORDER BY a.merged_into IS NULL, a.account_id FOR NO KEY UPDATE;
+    IF EXISTS (SELECT FROM loyalty.velocity_limit l WHERE l.event = 'redemption') THEN
+        PERFORM loyalty.lock_limits_of(ARRAY(SELECT x FROM loyalty.purchase q CROSS JOIN unnest(ARRAY[q.purchase_id, q.redemption_id]) x WHERE q.purchase_id = ANY (purchases) AND x IS NOT NULL));
+    END IF;
     FOR r IN SELECT n.return_id, q.purchase_id
              FROM new_rows n
                   JOIN unnest(returns, purchases) x (return_id, purchase_id) ON x.return_id = n.return_id

@@ -6,7 +6,7 @@ CREATE TABLE loyalty.velocity_limit (
     limit_id    integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     program_id  integer NOT NULL,
     name        text NOT NULL CHECK (name <> '' AND octet_length(name) <= 200),
-    event       text NOT NULL CHECK (event IN ('purchase', 'activity')),
+    event       text NOT NULL CHECK (event IN ('purchase', 'activity', 'redemption')),
     measure     text NOT NULL CHECK (measure IN ('count', 'amount', 'points')),
     maximum     numeric NOT NULL CHECK (maximum >= 0 AND maximum <= 1e15),
     per         interval NOT NULL,
@@ -23,7 +23,8 @@ CREATE TABLE loyalty.velocity_limit (
     retired_by  name,
     reason      text,
     UNIQUE (program_id, name),
-    CONSTRAINT velocity_limit_amount_check CHECK (measure <> 'amount' OR event = 'purchase'),
+    CONSTRAINT velocity_limit_amount_check CHECK (measure <> 'amount' OR event <> 'activity'),
+    CONSTRAINT velocity_limit_hold_check CHECK (verdict <> 'hold' OR event <> 'redemption'),
     CONSTRAINT velocity_limit_whole_check CHECK (CASE measure WHEN 'count' THEN maximum = trunc(maximum) WHEN 'amount' THEN maximum = round(maximum, 4) AND maximum < 1e11 ELSE true END),
     CONSTRAINT velocity_limit_length_check CHECK (extract(year FROM per) = 0 AND extract(month FROM per) = 0 AND extract(epoch FROM per) BETWEEN 1 AND 34560000),
     CONSTRAINT velocity_limit_retired_check CHECK (num_nonnulls(retired_at, retired_by) <> 1)
@@ -31,9 +32,9 @@ CREATE TABLE loyalty.velocity_limit (
 COMMENT ON TABLE loyalty.velocity_limit IS 'So much in any window of some length, for each subject. Never edited: retire one and add another';
 COMMENT ON COLUMN loyalty.velocity_limit.maximum IS 'Transactions, money or whole points, as measure says';
 COMMENT ON COLUMN loyalty.velocity_limit.per IS 'The length of the window, which slides; a day is 24 hours';
-COMMENT ON COLUMN loyalty.velocity_limit.subject IS 'SQL expression over member and purchase or activity, text: who or what is limited; NULL: the limit does not concern the transaction';
+COMMENT ON COLUMN loyalty.velocity_limit.subject IS 'SQL expression over member and purchase, activity or redemption, text: who or what is limited; NULL: the limit does not concern the transaction';
 COMMENT ON COLUMN loyalty.velocity_limit.subject_kind IS 'The list of blocked subjects that it asks; NULL: none';
-COMMENT ON COLUMN loyalty.velocity_limit.verdict IS 'Where more is wanted than is left: allow and write it down, clip the points to what is left, hold the award for a person, reject the transaction';
+COMMENT ON COLUMN loyalty.velocity_limit.verdict IS 'Where more is wanted than is left: allow and write it down, clip the points to what is left (of a redemption that may be partial; others are refused), hold the award for a person, reject the transaction';
 COMMENT ON COLUMN loyalty.velocity_limit.buckets IS 'In so many parts the window slides: it may refuse what comes up to one part after it';
 COMMENT ON COLUMN loyalty.velocity_limit.active_from IS 'Transactions that occurred before are not counted';
 CREATE TRIGGER configuration_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON loyalty.velocity_limit
@@ -75,6 +76,21 @@ COMMENT ON VIEW loyalty.limit_use IS 'What each transaction used of each limit t
 COMMENT ON COLUMN loyalty.limit_use.bucket IS 'The part of time that it counts in';
 COMMENT ON COLUMN loyalty.limit_use.granted IS 'Transactions, 1/10000 of money, or smallest units of points';
 COMMENT ON COLUMN loyalty.limit_use.active IS 'false: given back';
+
+CREATE TABLE loyalty.limit_hold (
+    limit_id    integer NOT NULL,
+    subject     text COLLATE "C" NOT NULL,
+    source_id   bigint NOT NULL,
+    bucket      bigint NOT NULL,
+    granted     bigint NOT NULL CHECK (granted >= 0),
+    held_until  timestamptz NOT NULL,
+    lapsed      boolean NOT NULL DEFAULT false,
+    PRIMARY KEY (source_id, limit_id)
+);
+CREATE INDEX limit_hold_open_idx ON loyalty.limit_hold (limit_id, subject) WHERE NOT lapsed;
+COMMENT ON TABLE loyalty.limit_hold IS 'What holds of points use of limits until they are captured, are released or end by themselves; changed under the lock of the subject';
+COMMENT ON COLUMN loyalty.limit_hold.held_until IS 'From then on it counts no more';
+COMMENT ON COLUMN loyalty.limit_hold.lapsed IS 'It ended by itself and its room was given back; limit_use still says what it had used';
 
 CREATE TABLE loyalty.limit_decision (
     decision_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -189,9 +205,17 @@ BEGIN
     IF NOT FOUND THEN
         RAISE EXCEPTION 'a wallet has no limits of its own' USING ERRCODE = 'LY451', HINT = 'Limit the programme whose wallet it is.';
     END IF;
-    IF event IS NULL OR event NOT IN ('purchase', 'activity') OR name IS NULL OR subject IS NULL THEN
+    IF event IS NULL OR event NOT IN ('purchase', 'activity', 'redemption') OR name IS NULL OR subject IS NULL THEN
         RAISE EXCEPTION 'limit "%" is not valid', name
-            USING ERRCODE = 'LY451', HINT = 'It has a name and a subject, and its event is purchase or activity.';
+            USING ERRCODE = 'LY451', HINT = 'It has a name and a subject, and its event is purchase, activity or redemption.';
+    END IF;
+    IF event = 'redemption' AND verdict = 'hold' THEN
+        RAISE EXCEPTION 'limit "%" is not valid', name
+            USING ERRCODE = 'LY451', DETAIL = 'A redemption cannot wait for a person.', HINT = 'Its verdict is allow, clip or reject.';
+    END IF;
+    IF event = 'redemption' AND measure = 'amount' AND NOT EXISTS (SELECT FROM loyalty.program p WHERE p.program_id = program_id AND p.point_value > 0) THEN
+        RAISE EXCEPTION 'limit "%" is not valid', name
+            USING ERRCODE = 'LY451', DETAIL = 'The programme does not say what a point is worth.', HINT = 'Set its point_value, or let the limit measure points.';
     END IF;
     IF measure = 'points' AND maximum <> round(maximum, scale) OR maximum * loyalty.limit_unit(measure, scale) > 1e15 THEN
         RAISE EXCEPTION 'limit "%" is not valid', name
@@ -206,10 +230,10 @@ EXCEPTION WHEN check_violation OR not_null_violation OR unique_violation OR nume
     GET STACKED DIAGNOSTICS detail = MESSAGE_TEXT;
     RAISE EXCEPTION 'limit "%" is not valid', name
         USING ERRCODE = 'LY451', DETAIL = detail,
-              HINT = 'A name is the limit''s for ever; measure is count, amount (of purchases) or points, verdict is allow, clip, hold or reject, per is from a second to 400 days, with no months; the comments on loyalty.velocity_limit say more.';
+              HINT = 'A name is the limit''s for ever; measure is count, amount (not of activities) or points, verdict is allow, clip, hold or reject, per is from a second to 400 days, with no months; the comments on loyalty.velocity_limit say more.';
 END
 $$;
-COMMENT ON FUNCTION loyalty.add_limit IS 'Adds a velocity limit: so many transactions, so much money or so many points in any window of the length per, for each subject (SQL over member and purchase or activity). What goes beyond is held for a person unless verdict says allow, clip or reject';
+COMMENT ON FUNCTION loyalty.add_limit IS 'Adds a velocity limit: so many transactions, so much money or so many points in any window of the length per, for each subject (SQL over member and purchase, activity or redemption). What goes beyond is held for a person unless verdict says allow, clip or reject; a redemption is never held';
 REVOKE ALL ON FUNCTION loyalty.add_limit FROM PUBLIC;
 
 CREATE FUNCTION loyalty.retire_limit(program_id integer, name text, reason text DEFAULT NULL) RETURNS void
@@ -274,6 +298,11 @@ CREATE FUNCTION loyalty.give_back_limits(purchases bigint[]) RETURNS void
 COMMENT ON FUNCTION loyalty.give_back_limits(bigint[]) IS 'Gives back, once, what purchases used of limits that came back whole; their accounts are locked by the caller';
 REVOKE ALL ON FUNCTION loyalty.give_back_limits(bigint[]) FROM PUBLIC;
 
+CREATE FUNCTION loyalty.lock_limits_of(sources bigint[]) RETURNS void
+    LANGUAGE C VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'loyalty_lock_limits_of';
+COMMENT ON FUNCTION loyalty.lock_limits_of(bigint[]) IS 'Locks, in one order, the subjects to which transactions and redemptions may give room back; the accounts are locked by the caller';
+REVOKE ALL ON FUNCTION loyalty.lock_limits_of(bigint[]) FROM PUBLIC;
+
 /* ------------------------------------------------------------------------
  * What is left
  * ------------------------------------------------------------------------ */
@@ -282,6 +311,23 @@ CREATE FUNCTION loyalty.limit_subjects(member_id bigint) RETURNS TABLE (limit_id
     LANGUAGE C STABLE STRICT ROWS 8 AS 'MODULE_PATHNAME', 'loyalty_limit_subjects';
 COMMENT ON FUNCTION loyalty.limit_subjects(bigint) IS 'The limits whose subject follows from the member alone, and what it is now';
 REVOKE ALL ON FUNCTION loyalty.limit_subjects(bigint) FROM PUBLIC;
+
+CREATE FUNCTION loyalty.limit_ring(limit_id integer, subject text) RETURNS bytea
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_variable
+DECLARE
+    ring bytea := (SELECT s.ring FROM loyalty.limit_state s WHERE s.limit_id = limit_id AND s.subject = subject);
+    u loyalty.limit_hold;
+BEGIN
+    FOR u IN SELECT h.* FROM loyalty.limit_hold h WHERE h.limit_id = limit_id AND h.subject = subject AND NOT h.lapsed AND h.held_until <= now() LOOP
+        ring := loyalty.ring_add(ring, u.bucket, -u.granted);
+    END LOOP;
+    RETURN ring;
+END
+$$;
+COMMENT ON FUNCTION loyalty.limit_ring(integer, text) IS 'What a subject used of a limit, without what holds used that ended by themselves; NULL: nothing yet';
+REVOKE ALL ON FUNCTION loyalty.limit_ring(integer, text) FROM PUBLIC;
 
 CREATE FUNCTION loyalty.limit_status(member_id bigint)
     RETURNS TABLE (name text, event text, measure text, maximum numeric, per interval, used numeric, "left" numeric, verdict text, blocked boolean, renews_on date)
@@ -296,8 +342,7 @@ BEGIN
         FROM loyalty.limit_subjects(member_id) k
             JOIN loyalty.velocity_limit l USING (limit_id)
             JOIN loyalty.program p USING (program_id)
-            LEFT JOIN loyalty.limit_state s ON s.limit_id = k.limit_id AND s.subject = k.subject
-            CROSS JOIN LATERAL (SELECT trim_scale(coalesce(loyalty.ring_used(s.ring, k.bucket), 0) / loyalty.limit_unit(l.measure, p.points_scale)) AS used) u
+            CROSS JOIN LATERAL (SELECT trim_scale(coalesce(loyalty.ring_used(loyalty.limit_ring(k.limit_id, k.subject), k.bucket), 0) / loyalty.limit_unit(l.measure, p.points_scale)) AS used) u
             CROSS JOIN LATERAL (SELECT EXISTS (SELECT FROM loyalty.blocked_subject q WHERE q.program_id = l.program_id AND q.kind = l.subject_kind
                                                AND q.subject = k.subject AND q.until > now()) AS blocked) b
         UNION ALL
@@ -325,6 +370,7 @@ BEGIN
             FULL JOIN (SELECT w.limit_id, w.subject, w.bucket, sum(w.granted) AS amount
                        FROM loyalty.limit_use w LEFT JOIN loyalty.limit_state s ON s.limit_id = w.limit_id AND s.subject = w.subject
                        WHERE w.active AND w.granted > 0
+                           AND NOT EXISTS (SELECT FROM loyalty.limit_hold h WHERE h.source_id = w.source_id AND h.limit_id = w.limit_id AND h.lapsed)
                            AND w.bucket >= coalesce(loyalty.ring_from(s.ring), w.bucket)
                        GROUP BY 1, 2, 3) u
                 ON u.limit_id = r.limit_id AND u.subject = r.subject AND u.bucket = r.bucket
@@ -333,14 +379,31 @@ BEGIN
         RETURN QUERY EXECUTE format(
             'SELECT ''no window has more than its limit admits'', NULL::bigint, format(''limit %%s, part %%s: %%s of %%s'', $1, w.bucket, w.total, $2)
              FROM (SELECT u.bucket, sum(u.granted) OVER (PARTITION BY u.subject ORDER BY u.bucket RANGE BETWEEN %s PRECEDING AND CURRENT ROW) AS total
-                   FROM loyalty.limit_use u WHERE u.limit_id = $1 AND u.active) w WHERE w.total > $2', l.buckets)
+                   FROM loyalty.limit_use u WHERE u.limit_id = $1 AND u.active
+                       AND NOT EXISTS (SELECT FROM loyalty.limit_hold h WHERE h.source_id = u.source_id AND h.limit_id = u.limit_id AND h.lapsed)) w WHERE w.total > $2', l.buckets)
             USING l.limit_id, (SELECT loyalty.limit_units(l, p.points_scale) FROM loyalty.program p WHERE p.program_id = l.program_id);
     END LOOP;
     RETURN QUERY
         SELECT 'what uses a limit is a transaction that stands', p.member_id, format('source %s', u.source_id)
-        FROM loyalty.limit_use u LEFT JOIN loyalty.purchase p ON p.purchase_id = u.source_id
+        FROM loyalty.limit_use u JOIN loyalty.velocity_limit v ON v.limit_id = u.limit_id AND v.event <> 'redemption'
+            LEFT JOIN loyalty.purchase p ON p.purchase_id = u.source_id
             LEFT JOIN loyalty.activity a ON a.activity_id = u.source_id
         WHERE u.active AND (coalesce(p.status, a.status, 'void') = 'void' OR EXISTS (SELECT FROM loyalty.returned d WHERE d.purchase_id = u.source_id AND d.complete));
+    RETURN QUERY
+        SELECT 'a redemption uses of a limit what went', e.account_id, format('redemption %s, limit %s: used %s, went %s', u.source_id, u.limit_id, CASE WHEN u.active THEN u.granted ELSE 0 END, coalesce(e.points, h.points))
+        FROM loyalty.limit_use u JOIN loyalty.velocity_limit v ON v.limit_id = u.limit_id AND v.event = 'redemption'
+            LEFT JOIN LATERAL (
+                SELECT min(n.account_id) FILTER (WHERE n.kind <> 'undo') AS account_id, -sum(n.points)::bigint AS points FROM loyalty.entry n
+                WHERE n.source_id = u.source_id AND (n.kind IN ('redeem', 'capture', 'undo') OR n.kind = 'transfer' AND n.points < 0)
+                HAVING count(*) > 0) e ON true
+            LEFT JOIN loyalty.limit_hold k ON k.source_id = u.source_id AND k.limit_id = u.limit_id
+            LEFT JOIN (SELECT o.hold_id, loyalty.total(o.lots) AS points FROM loyalty.account a CROSS JOIN LATERAL unnest(a.holds) o
+                WHERE a.holds IS NOT NULL) h ON h.hold_id = k.source_id
+        WHERE CASE WHEN k.source_id IS NOT NULL THEN e.points IS NOT NULL OR NOT u.active OR k.lapsed AND k.held_until > now() OR h.points IS NULL AND k.held_until > now()
+                        OR (k.bucket, k.granted, k.subject) <> (u.bucket, u.granted, u.subject)
+                   ELSE u.active <> (coalesce(e.points, 0) > 0) END
+            OR u.active AND v.measure = 'points' AND v.verdict <> 'allow' AND u.granted <> coalesce(e.points, h.points, u.granted)
+            OR u.active AND v.measure = 'count' AND v.verdict <> 'allow' AND u.granted <> 1;
 END
 $$;
 COMMENT ON FUNCTION loyalty.check_limits() IS 'The invariants of velocity limits, a part of check()';

@@ -145,7 +145,7 @@ AS $$
         'EXECUTE ON FUNCTION loyalty.add_coupon_pool, loyalty.retire_coupon_pool(integer, text, text), loyalty.void_coupon(integer, text, text)',
         'EXECUTE ON FUNCTION loyalty.import_coupons(integer, text, text[]), loyalty.make_coupons(integer, text, integer, integer)',
         'EXECUTE ON FUNCTION loyalty.add_stamp_card, loyalty.retire_stamp_card(integer, text, text)',
-        'SELECT ON loyalty.limit_state, loyalty.limit_use, loyalty.limit_decision, loyalty.blocked_subject',
+        'SELECT ON loyalty.limit_state, loyalty.limit_use, loyalty.limit_hold, loyalty.limit_decision, loyalty.blocked_subject',
         'EXECUTE ON FUNCTION loyalty.limit_rings(bytea), loyalty.limit_uses(bytea)',
         'EXECUTE ON FUNCTION loyalty.add_limit, loyalty.retire_limit(integer, text, text), loyalty.block_subject, loyalty.unblock_subject(integer, text, text)',
         'EXECUTE ON FUNCTION loyalty.add_challenge, loyalty.retire_challenge',
@@ -166,7 +166,7 @@ BEGIN
     FOREACH name IN ARRAY ARRAY[
         'program', 'tier', 'product', 'rule', 'rule_version', 'exchange_rate', 'member', 'account',
         'household_member', 'household_id_seq', 'tier_change', 'purchase', 'activity', 'purchase_return', 'returned', 'entry', 'held_award', 'activity_policy', 'activity_admission', 'activity_quota', 'cashier', 'attachment', 'attachment_attachment_id_seq',
-        'cap_state', 'cap_use', 'rule_budget', 'velocity_limit', 'velocity_limit_limit_id_seq', 'limit_subject', 'limit_used', 'limit_decision', 'limit_decision_decision_id_seq', 'blocked_subject',
+        'cap_state', 'cap_use', 'rule_budget', 'velocity_limit', 'velocity_limit_limit_id_seq', 'limit_subject', 'limit_used', 'limit_hold', 'limit_decision', 'limit_decision_decision_id_seq', 'blocked_subject',
         'challenge', 'challenge_challenge_id_seq', 'challenge_member', 'challenge_item', 'challenge_progress', 'challenge_grant',
         'referral_policy', 'referral_policy_policy_id_seq', 'referral_code', 'referral', 'referral_change', 'referral_merge',
         'person', 'identity', 'erasure', 'audit', 'audit_id_seq', 'consent_change', 'consent_number_seq',

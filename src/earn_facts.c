@@ -135,6 +135,27 @@ set_activity(Program *program, const Event *event, Timestamp local, int32 day)
 	set_fact(program, FACT_ACTIVITY_WEEKDAY, Int32GetDatum(calendar_weekday(day)));
 }
 
+/* The row redemption. */
+static void
+set_redemption(Program *program, const Spending *spending, Timestamp local, int32 day)
+{
+	if (spending != NULL)
+	{
+		set_fact(program, FACT_REDEMPTION_OPERATION, CStringGetTextDatum(spending->operation));
+		set_fact(program, FACT_REDEMPTION_POINTS, Int64GetDatum(spending->points));
+		set_reference(program, FACT_REDEMPTION_MONEY, spending->money);
+		set_reference(program, FACT_REDEMPTION_ORDER_AMOUNT, spending->order_amount);
+		set_reference(program, FACT_REDEMPTION_STORE, spending->store);
+		set_reference(program, FACT_REDEMPTION_CASHIER, spending->cashier);
+		set_reference(program, FACT_REDEMPTION_REFERENCE, spending->reference);
+	}
+	set_fact(program, FACT_REDEMPTION_OCCURRED_AT, TimestampGetDatum(local));
+	set_fact(program, FACT_REDEMPTION_DAY, DateADTGetDatum(day));
+	set_fact(program, FACT_REDEMPTION_TIME,
+			 TimeADTGetDatum(local - (Timestamp) day * USECS_PER_DAY));
+	set_fact(program, FACT_REDEMPTION_WEEKDAY, Int32GetDatum(calendar_weekday(day)));
+}
+
 /* The rows line and product. */
 void
 EarnSetLine(Program *program, const EventLine *line)
@@ -170,6 +191,8 @@ EarnSetFacts(Work *work)
 	set_member(program, work->member, day);
 	if (work->event->kind == ON_ACTIVITY)
 		set_activity(program, work->event, local, day);
+	else if (work->event->kind == ON_REDEMPTION)
+		set_redemption(program, work->event->spending, local, day);
 	else
 		set_purchase(program, work->event, work->member, local, day);
 	ExecStoreVirtualTuple(program->facts);

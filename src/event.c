@@ -441,6 +441,7 @@ EventRead(const EventLayout *layout, TupleTableSlot *slot, Event *event)
 
 	EventReadOrder(layout, slot, event);
 	event->limits = NULL;
+	event->spending = NULL;
 	check_time(event);
 	status = read_column(layout, slot, COLUMN_STATUS);
 	event->is_void = is_void_status(status, event->source_id);

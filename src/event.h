@@ -28,9 +28,21 @@ typedef struct EventLine
 	const Product *product;
 } EventLine;
 
+/* What is to be spent, as limits on redemptions see it */
+typedef struct Spending
+{
+	const char *operation;		/* redeem, hold, transfer or claim */
+	int64		points;			/* smallest units */
+	Datum		money;			/* numeric, 0: null; likewise below */
+	Datum		order_amount;	/* numeric */
+	Datum		store;
+	Datum		cashier;
+	Datum		reference;
+} Spending;
+
 typedef struct Event
 {
-	RuleEvent	kind;			/* ON_PURCHASE or ON_ACTIVITY */
+	RuleEvent	kind;			/* ON_PURCHASE, ON_ACTIVITY or ON_REDEMPTION */
 	int64		source_id;
 	bool		has_member;
 	int64		member_id;
@@ -65,6 +77,8 @@ typedef struct Event
 	Datum		activity_kind;
 	Datum		value;
 	Datum		subject;
+	/* redemption; its money is in total */
+	const Spending *spending;	/* NULL: nothing is known of it but its member */
 } Event;
 
 typedef struct EventLayout EventLayout;

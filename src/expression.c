@@ -165,7 +165,7 @@ rethrow(ErrorData *error, const ExpressionScope *scope, const char *text, const 
 										 pg_mbcharcliplen(text, (int) strlen(text), position - 1) : -1)),
 			 error->hint != NULL ? errhint("%s", error->hint) :
 			 scope->nrows == 1 ? errhint("Name the columns of %s.", scope->name[0]) :
-			 errhint("The rows are member, purchase, line, product and activity, as far as the event has them; \\d+ loyalty.purchase_facts shows a row's columns.")));
+			 errhint("The rows are member, purchase, line, product, activity and redemption, as far as the event has them; \\d+ loyalty.purchase_facts shows a row's columns.")));
 }
 
 /* ------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 /*
  * facts.h
  *	  The vocabulary of rules: every column of the named rows member,
- *	  purchase, line, product and activity, side by side in one wide tuple.
+ *	  purchase, line, product, activity and redemption, side by side in one wide tuple.
  *
  * The order is that of the composite types loyalty.*_facts; ProgramLoad
  * checks it against the catalogue.
@@ -16,6 +16,7 @@ typedef enum FactRow
 	ROW_LINE,
 	ROW_PRODUCT,
 	ROW_ACTIVITY,
+	ROW_REDEMPTION,
 	ROW_COUNT
 } FactRow;
 
@@ -72,6 +73,18 @@ typedef enum Fact
 	FACT_ACTIVITY_WEEKDAY,
 	FACT_ACTIVITY_ATTRIBUTES,
 	FACT_ACTIVITY_SOURCE,
+
+	FACT_REDEMPTION_OPERATION,
+	FACT_REDEMPTION_POINTS,
+	FACT_REDEMPTION_MONEY,
+	FACT_REDEMPTION_ORDER_AMOUNT,
+	FACT_REDEMPTION_STORE,
+	FACT_REDEMPTION_CASHIER,
+	FACT_REDEMPTION_REFERENCE,
+	FACT_REDEMPTION_OCCURRED_AT,
+	FACT_REDEMPTION_DAY,
+	FACT_REDEMPTION_TIME,
+	FACT_REDEMPTION_WEEKDAY,
 
 	FACT_COUNT
 } Fact;

@@ -12,6 +12,7 @@
 #include "catalog/pg_type.h"
 #include "utils/builtins.h"
 #include "utils/date.h"
+#include "utils/timestamp.h"
 
 #include "compat.h"
 #include "errors.h"
@@ -348,4 +349,174 @@ LimitsJudge(EventLimits *limits, const Event *event, Award *award,
 		EarnClip(award, points);
 	}
 	return !held;
+}
+
+/* ------------------------------------------------------------------------
+ * Redemptions
+ * ------------------------------------------------------------------------ */
+
+/* From when on a limit has room for what is wanted if nothing else comes; DT_NOEND: never. */
+static TimestampTz
+room_at(const LimitDecision *decision)
+{
+	const VelocityLimit *limit = decision->use->limit;
+	int64		bucket = decision->use->bucket;
+	int64		used;
+
+	if (decision->wanted > limit->maximum)
+		return DT_NOEND;
+	do
+	{
+		bucket++;
+		if (!ring_used(&decision->use->state->ring, bucket, &used))
+			used = limit->maximum;
+	} while (decision->wanted > limit->maximum - used);
+	return bucket * limit->width;
+}
+
+/* What a refused redemption is told of the time when it may come again. */
+static const char *
+room_sentence(const LimitDecision *decision)
+{
+	TimestampTz at;
+
+	if (decision->blocked || decision->late)
+		return "";
+	at = room_at(decision);
+	if (at == DT_NOEND)
+		return " It is more than the limit ever admits.";
+	return psprintf(" There is room again from %s.", timestamptz_to_str(at));
+}
+
+/* Refuse a redemption. */
+static void
+refuse_redemption(const LimitDecision *decision)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_LY_LIMIT_REACHED),
+			 errmsg("limit \"%s\" refuses to let these points go", decision->use->limit->name),
+			 errdetail("%s%s", figures(decision), room_sentence(decision)),
+			 decision->verdict == LIMIT_CLIP ?
+			 errhint("redeem and hold with partial => true take what there is room for; loyalty.limit_status says what is left.") :
+			 errhint("Try again later; loyalty.limit_status says what is left.")));
+}
+
+/* The points of a redemption that a limit has room for. */
+static int64
+fitting(const LimitDecision *decision, const Program *program, int64 points, PointsWithin within)
+{
+	switch (decision->use->limit->measure)
+	{
+		case MEASURE_COUNT:
+			return decision->granted > 0 ? points : 0;
+		case MEASURE_AMOUNT:
+			return decision->granted < decision->wanted ?
+				Min(points, within(program, decision->granted)) : points;
+		case MEASURE_POINTS:
+			return Min(points, decision->granted);
+	}
+	return 0;
+}
+
+/*
+ * Ask every limit about a redemption; returns the points that there is room
+ * for, fewer than asked for only where it may be partial.  Counts nothing yet.
+ */
+int64
+LimitsAsk(EventLimits *limits, const Program *program, const Event *event, int64 points,
+		  bool partial, PointsWithin within)
+{
+	int64		fit = points;
+
+	limits->asked = palloc0(sizeof(LimitDecision) * Max(limits->nuses, 1));
+	for (int i = 0; i < limits->nuses; i++)
+	{
+		LimitDecision *decision = &limits->asked[i];
+		int64		left;
+
+		decision->source_id = event->source_id;
+		decision->use = &limits->use[i];
+		decision->wanted = wanted_of(decision->use->limit, event, points);
+		left = left_of(limits, decision->use, decision);
+		decision->granted = Min(decision->wanted, left);
+		if (decision->wanted <= left && !decision->blocked && !decision->late)
+			continue;
+		decision->reached = true;
+		decision->verdict = decision->use->limit->verdict;
+		if (decision->verdict == LIMIT_ALLOW)
+			continue;
+		if (decision->verdict == LIMIT_CLIP && partial && !decision->blocked)
+			fit = Min(fit, fitting(decision, program, points, within));
+		else
+			fit = 0;
+		if (fit <= 0)
+			refuse_redemption(decision);
+	}
+	return fit;
+}
+
+/* Refuse a redemption of which too little is left: in the name of the first limit that cut it. */
+void
+LimitsRefuse(const EventLimits *limits)
+{
+	for (int i = 0; i < limits->nuses; i++)
+	{
+		if (limits->asked[i].reached && limits->asked[i].verdict != LIMIT_ALLOW)
+			refuse_redemption(&limits->asked[i]);
+	}
+	elog(ERROR, "no limit cut the redemption");
+}
+
+/* Count a redemption, as it is after all limits, of the points that were wanted. */
+void
+LimitsTake(EventLimits *limits, const Event *event, int64 points, int64 wanted)
+{
+	for (int i = 0; i < limits->nuses; i++)
+	{
+		LimitUse   *use = &limits->use[i];
+		LimitDecision *decision = &limits->asked[i];
+
+		use->judged = true;
+		use->granted = wanted_of(use->limit, event, points);
+		if (decision->reached && decision->verdict == LIMIT_ALLOW)
+			/* counted all the same, within what a ring can hold */
+			use->granted = Min(use->granted, Max(2 * RING_MAX_SUM - decision->used, 0));
+		decision->granted = use->granted;
+		decision->points_wanted = wanted;
+		decision->points = points;
+		if (decision->reached)
+			note(limits, decision);
+	}
+	count_uses(limits);
+}
+
+/*
+ * Leave so many points and so much money of what a redemption used, which is
+ * pinned; a count stands until nothing is left.
+ */
+void
+LimitsLeave(EventLimits *limits, int64 points, int64 money)
+{
+	for (int i = 0; i < limits->nuses; i++)
+	{
+		LimitUse   *use = &limits->use[i];
+		int64		left = use->granted;
+
+		use->judged = true;
+		if (!use->active)
+			continue;
+		if (use->limit->measure == MEASURE_POINTS)
+			left = Min(left, points);
+		else if (use->limit->measure == MEASURE_AMOUNT)
+			left = Min(left, money);
+		if (points == 0)
+			left = 0;
+		ring_add(&use->state->ring, use->bucket, left - use->granted);
+		use->state->changed |= left != use->granted;
+		/* what was given back whole keeps its figure */
+		if (points == 0)
+			use->active = false;
+		else
+			use->granted = left;
+	}
 }

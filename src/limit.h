@@ -58,6 +58,7 @@ typedef struct EventLimits
 	LimitUse   *use;
 	int			nold;			/* what stood before a correction */
 	LimitUse   *old;
+	struct LimitDecision *asked;	/* of a redemption: what each of use said */
 } EventLimits;
 
 /* A decision that is not a plain pass */
@@ -88,6 +89,9 @@ typedef struct LimitBook
 	int			nrows;
 } LimitBook;
 
+/* The most points whose money is no more than so much money4 */
+typedef int64 (*PointsWithin) (const Program *program, int64 money);
+
 /* limit.c: deciding in memory */
 extern EventLimits *LimitsOf(LimitBook *book, const Event *event);
 extern void LimitsFind(EventLimits *limits, Program *program, const Event *event);
@@ -95,6 +99,11 @@ extern void LimitsPin(EventLimits *limits, const Program *program);
 extern void LimitsForget(EventLimits *limits);
 extern bool LimitsJudge(EventLimits *limits, const Event *event, Award *award,
 						const char **reason, char **detail);
+extern int64 LimitsAsk(EventLimits *limits, const Program *program, const Event *event, int64 points,
+					   bool partial, PointsWithin within);
+extern void LimitsRefuse(const EventLimits *limits);
+extern void LimitsTake(EventLimits *limits, const Event *event, int64 points, int64 wanted);
+extern void LimitsLeave(EventLimits *limits, int64 points, int64 money);
 
 /* budget_form.c: the stored form of their rows */
 extern void LimitsReadRings(const SubjectRow *row, SubjectState *state);

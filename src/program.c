@@ -161,10 +161,11 @@ static ExpressionScope *
 make_scope(MemoryContext context)
 {
 	static const char *const type[ROW_COUNT] = {
-		"member_facts", "purchase_facts", "line_facts", "product_facts", "activity_facts"
+		"member_facts", "purchase_facts", "line_facts", "product_facts", "activity_facts",
+		"redemption_facts"
 	};
 	static const char *const name[ROW_COUNT] = {
-		"member", "purchase", "line", "product", "activity"
+		"member", "purchase", "line", "product", "activity", "redemption"
 	};
 	ExpressionRow rows[ROW_COUNT];
 	ExpressionScope *scope;
@@ -179,7 +180,8 @@ make_scope(MemoryContext context)
 		scope->first[ROW_PURCHASE] != FACT_PURCHASE_OCCURRED_AT ||
 		scope->first[ROW_LINE] != FACT_LINE_SKU ||
 		scope->first[ROW_PRODUCT] != FACT_PRODUCT_SKU ||
-		scope->first[ROW_ACTIVITY] != FACT_ACTIVITY_KIND)
+		scope->first[ROW_ACTIVITY] != FACT_ACTIVITY_KIND ||
+		scope->first[ROW_REDEMPTION] != FACT_REDEMPTION_OPERATION)
 		elog(ERROR, "the vocabulary of rules is not the one that this library knows");
 	return scope;
 }
@@ -196,6 +198,8 @@ visible_rows(RuleEvent event)
 			return 1 << ROW_MEMBER | 1 << ROW_PURCHASE | 1 << ROW_LINE | 1 << ROW_PRODUCT;
 		case ON_ACTIVITY:
 			return 1 << ROW_MEMBER | 1 << ROW_ACTIVITY;
+		case ON_REDEMPTION:
+			return 1 << ROW_MEMBER | 1 << ROW_REDEMPTION;
 	}
 	return 0;
 }
@@ -598,6 +602,13 @@ load_cards(Program *program, ExpressionScope *scope)
 	}
 }
 
+/* The event of a limit's word: redemptions have limits and no rules. */
+static RuleEvent
+limit_event_of(const char *event)
+{
+	return strcmp(event, "redemption") == 0 ? ON_REDEMPTION : event_of(event);
+}
+
 /* Compile one expression of a velocity limit; it is evaluated before the history is known. */
 static Expression *
 compile_limit(ExpressionScope *scope, RuleEvent event, const char *text, Oid type,
@@ -634,7 +645,7 @@ load_limit(Program *program, ExpressionScope *scope, int row, VelocityLimit *lim
 	limit->program_id = program->program_id;
 	limit->name = column_text(row, "name");
 	owner = psprintf("limit \"%s\"", limit->name);
-	limit->event = event_of(column_text(row, "event"));
+	limit->event = limit_event_of(column_text(row, "event"));
 	limit->measure = WORD(row, "measure", "count", "amount", "points");
 	limit->verdict = WORD(row, "verdict", "allow", "clip", "hold", "reject");
 	limit->maximum = column_points(row, "units", 0);
@@ -671,6 +682,7 @@ load_limits(Program *program, ExpressionScope *scope)
 	{
 		SPI_tuptable = table;
 		load_limit(program, scope, i, &program->limit[i]);
+		program->limits_spending |= program->limit[i].event == ON_REDEMPTION;
 	}
 }
 
@@ -1229,9 +1241,9 @@ ProgramCheckLimit(const char *name, const char *event, const char *subject, cons
 	ExpressionScope *scope = make_scope(CurrentMemoryContext);
 	char	   *owner = psprintf("limit \"%s\"", name);
 
-	compile_limit(scope, event_of(event), subject, TEXTOID, "subject", owner);
+	compile_limit(scope, limit_event_of(event), subject, TEXTOID, "subject", owner);
 	if (condition != NULL)
-		compile_limit(scope, event_of(event), condition, BOOLOID, "condition", owner);
+		compile_limit(scope, limit_event_of(event), condition, BOOLOID, "condition", owner);
 }
 
 /* true, false or null where a condition is constant, else NULL. */

@@ -24,10 +24,11 @@ typedef enum RuleEvent
 {
 	ON_PURCHASE,
 	ON_LINE,
-	ON_ACTIVITY
+	ON_ACTIVITY,
+	ON_REDEMPTION				/* of limits alone */
 } RuleEvent;
 
-#define RULE_EVENTS 3
+#define RULE_EVENTS 3			/* those that rules may have */
 
 typedef enum RuleKind
 {
@@ -106,7 +107,7 @@ typedef struct VelocityLimit
 	int32		limit_id;
 	int32		program_id;
 	char	   *name;
-	RuleEvent	event;			/* ON_PURCHASE or ON_ACTIVITY */
+	RuleEvent	event;			/* ON_PURCHASE, ON_ACTIVITY or ON_REDEMPTION */
 	LimitMeasure measure;
 	LimitVerdict verdict;
 	int64		maximum;		/* transactions, money4 or smallest units of a point */
@@ -197,6 +198,7 @@ typedef struct Program
 	int			nchallenges;	/* whatever becomes of them in challenge.c */
 	int			nlimits;
 	VelocityLimit *limit;			/* velocity limits, retired ones too, by id */
+	bool		limits_spending;	/* some of them is or was on redemptions */
 	Bitmapset  *columns;		/* facts that some rule, card or limit names */
 	bool		uses_members;	/* some rule names what stands in the member's row alone */
 	bool		uses_products;	/* some rule names product, or an article is excluded */

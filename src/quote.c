@@ -129,9 +129,9 @@ loyalty_limit_subjects(PG_FUNCTION_ARGS)
 	LedgerRead(ledger, event.member_id);
 	program = ProgramPin(AwardAccount(ledger, &event)->program_id);
 	book = LimitsOpen();
-	for (int kind = 0; kind < 2; kind++)
+	for (int kind = 0; kind < 3; kind++)
 	{
-		event.kind = kind == 0 ? ON_PURCHASE : ON_ACTIVITY;
+		event.kind = kind == 0 ? ON_PURCHASE : kind == 1 ? ON_ACTIVITY : ON_REDEMPTION;
 		event.limits = NULL;
 		event.limits = LimitsOf(book, &event);
 		event.limits->of_member = true;

@@ -26,6 +26,7 @@
 #include "lifetime.h"
 #include "program.h"
 #include "proof.h"
+#include "spend.h"
 
 #define MAX_KEY		500
 #define MAX_TTL		(INT64CONST(3650) * USECS_PER_DAY)
@@ -52,6 +53,8 @@ typedef struct Request
 	bool		partial;
 	Datum		content;		/* jsonb: all that was asked for */
 	Datum		payable;		/* numeric: most money that points may pay; 0: no limit */
+	Spending	spending;		/* as velocity limits see it */
+	Event		event;			/* that they counted; its source_id is 0 where none did */
 } Request;
 
 /* What a redemption comes to */
@@ -540,9 +543,80 @@ worth_of(const Operation *op, int64 points)
 	return money;
 }
 
+/* ------------------------------------------------------------------------
+ * Velocity limits
+ * ------------------------------------------------------------------------ */
+
+/* Money as limits count it. */
+static int64
+limit_money(Datum money)
+{
+	return money == (Datum) 0 ? 0 : MoneyFromNumeric(DatumGetNumeric(money), "money", 0);
+}
+
+/* What points are worth to a limit. */
+static Datum
+limit_worth(const Program *program, int64 points)
+{
+	return program->unit_value == NULL ? (Datum) 0 : money_of(program, points);
+}
+
+/* The most points whose money a limit has room for. */
+static int64
+points_of_money(const Program *program, int64 money)
+{
+	return points_within(program, NumericGetDatum(int64_div_fast_to_numeric(money, MONEY_DIGITS)));
+}
+
+/* What remains of a redemption that limits cut: whole steps, and no points that buy nothing. */
+static int64
+cut_to_steps(const Operation *op, const Event *event, int64 points)
+{
+	const Program *program = op->program;
+
+	points -= points % program->redeem_step;
+	if (points > 0 && program->redeem_step == 1 && has_value(program))
+		points = points_needed(program, points);
+	if (points <= 0 || points < program->redeem_min)
+		LimitsRefuse(event->limits);
+	return points;
+}
+
+/*
+ * Ask the programme's velocity limits about points that are to go, and count
+ * what they admit; returns how many that are.  *event becomes what they counted,
+ * its source_id 0 where no limit concerns it.
+ */
+static int64
+pass_limits(const Operation *op, Spending *spending, int64 points, bool partial, Event *event)
+{
+	int64		wanted = points;
+
+	memset(event, 0, sizeof(Event));
+	if (!op->program->limits_spending)
+		return points;
+	spending->points = points;
+	spending->money = limit_worth(op->program, points);
+	event->kind = ON_REDEMPTION;
+	event->has_member = true;
+	event->member_id = op->member_id;
+	event->occurred_at = event->recorded_at = LedgerNow(op->ledger);
+	event->spending = spending;
+	event->total = limit_money(spending->money);
+	if (!SpendAsk(op->ledger, op->program, event))
+		return points;
+	points = LimitsAsk(event->limits, op->program, event, points, partial, points_of_money);
+	if (points < wanted)
+		points = cut_to_steps(op, event, points);
+	event->total = limit_money(limit_worth(op->program, points));
+	LimitsTake(event->limits, event, points, wanted);
+	SpendCount(event);
+	return points;
+}
+
 /* Take points from the lots that nobody holds; returns how many. */
 static int64
-take_points(const Operation *op, const Request *request, LotSet *delta)
+take_points(const Operation *op, Request *request, LotSet *delta)
 {
 	LotSet		scratch;
 	const LotSet *lots = HoldsFree(op->account, &scratch);
@@ -551,6 +625,7 @@ take_points(const Operation *op, const Request *request, LotSet *delta)
 
 	LotsRaise(lotset_available(lots, op->today, &available));
 	points = decide_points(op, request, available);
+	points = pass_limits(op, &request->spending, points, request->partial, &request->event);
 	lotset_init(delta);
 	LotsRaise(lotset_spend(lots, points, op->today, delta));
 	return points;
@@ -623,6 +698,13 @@ read_request(const Operation *op, FunctionCallInfo fcinfo, const char *name, int
 	DetailText(&detail, "store", text_argument(fcinfo, first + 4));
 	DetailText(&detail, "cashier", text_argument(fcinfo, first + 5));
 	request->content = DetailEnd(&detail);
+	memset(&request->spending, 0, sizeof(Spending));
+	request->spending.operation = name;
+	request->spending.order_amount = PG_ARGISNULL(first + 1) ? 0 : PG_GETARG_DATUM(first + 1);
+	request->spending.reference = PG_ARGISNULL(first + 3) ? 0 : PG_GETARG_DATUM(first + 3);
+	request->spending.store = PG_ARGISNULL(first + 4) ? 0 : PG_GETARG_DATUM(first + 4);
+	request->spending.cashier = PG_ARGISNULL(first + 5) ? 0 : PG_GETARG_DATUM(first + 5);
+	memset(&request->event, 0, sizeof(Event));
 }
 
 /* In a household's account a detail says who acted. */
@@ -641,12 +723,13 @@ name_proof(int64 proof_id, Detail *detail)
 		DetailInteger(detail, "proof", proof_id);
 }
 
-/* Number a redemption that its member and its cashier may make. */
+/* Number a redemption that its member and its cashier may make, where no limit gave it a number. */
 static void
 admit(const Operation *op, FunctionCallInfo fcinfo, int cashier, int proof, Redeemed *redeemed)
 {
 	CashierRefuseOwn(op->program, op->member_id, text_argument(fcinfo, cashier));
-	redeemed->redemption_id = LedgerNextSource();
+	if (redeemed->redemption_id == 0)
+		redeemed->redemption_id = LedgerNextSource();
 	redeemed->proof_id = ProofDemand(op->program, op->member_id, op->account->account_id, op->today,
 									 redeemed->points, text_argument(fcinfo, proof),
 									 redeemed->redemption_id);
@@ -743,6 +826,7 @@ loyalty_redeem(PG_FUNCTION_ARGS)
 		check_may_spend(&op);
 		settle(&op, op.account);
 		redeemed.points = take_points(&op, &request, &delta);
+		redeemed.redemption_id = request.event.source_id;
 		redeemed.money = worth_of(&op, redeemed.points);
 		admit(&op, fcinfo, 8, 10, &redeemed);
 		posting.source_id = redeemed.redemption_id;
@@ -858,6 +942,7 @@ loyalty_hold(PG_FUNCTION_ARGS)
 		check_may_spend(&op);
 		settle(&op, op.account);
 		redeemed.points = take_points(&op, &request, &hold.lots);
+		redeemed.redemption_id = request.event.source_id;
 		LotsRaise(lotset_negate(&hold.lots));
 		redeemed.money = worth_of(&op, redeemed.points);
 		admit(&op, fcinfo, 9, 10, &redeemed);
@@ -865,6 +950,8 @@ loyalty_hold(PG_FUNCTION_ARGS)
 		hold.hold_id = redeemed.redemption_id;
 		redeemed.more = TimestampTzGetDatum(hold.held_until);
 		hold.detail = hold_detail(&op, request.content, &redeemed);
+		if (request.event.source_id != 0)
+			SpendHold(&request.event, hold.held_until);
 		HoldAdd(op.ledger, op.account, &hold);
 	}
 	end_operation(&op);
@@ -938,6 +1025,17 @@ thaw_rest(const Operation *op, const Hold *hold, const LotSet *captured)
 		LedgerPost(op->ledger, op->account, &posting);
 }
 
+/* Refuse to capture a hold that ended. */
+static void
+raise_expired(const Operation *op)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_LY_HOLD_EXPIRED),
+			 errmsg("hold \"%s\" of member " INT64_FORMAT " has expired", op->key,
+					op->account->account_id),
+			 errhint("Its points are available again: hold or redeem them anew.")));
+}
+
 /* Capture points of an open hold. */
 static void
 capture_hold(const Operation *op, Hold *hold, FunctionCallInfo fcinfo, Datum asked,
@@ -967,6 +1065,9 @@ capture_hold(const Operation *op, Hold *hold, FunctionCallInfo fcinfo, Datum ask
 	lotset_copy(&delta, &part);
 	LotsRaise(lotset_negate(&delta));
 	posting.detail = resolution_detail(hold, "capture", asked, redeemed->money);
+	if (op->program->limits_spending &&
+		!SpendLeave(op->program, hold->hold_id, redeemed->points, limit_money(redeemed->money), true))
+		raise_expired(op);		/* by now, and its room went to others */
 	LedgerPost(op->ledger, op->account, &posting);
 	thaw_rest(op, hold, &part);
 	HoldRemove(op->account, hold);
@@ -1006,11 +1107,7 @@ loyalty_capture(PG_FUNCTION_ARGS)
 	else if (hold == NULL)
 		raise_unknown(&op, "hold");
 	else if (hold->held_until <= LedgerNow(op.ledger))
-		ereport(ERROR,
-				(errcode(ERRCODE_LY_HOLD_EXPIRED),
-				 errmsg("hold \"%s\" of member " INT64_FORMAT " has expired", op.key,
-						op.account->account_id),
-				 errhint("Its points are available again: hold or redeem them anew.")));
+		raise_expired(&op);
 	else
 	{
 		CashierRefuseOwn(op.program, op.member_id, NULL);
@@ -1060,6 +1157,8 @@ loyalty_release(PG_FUNCTION_ARGS)
 								op.program->restore_days, &delta));
 		DetailBegin(&nothing);
 		posting.detail = resolution_detail(hold, "release", DetailEnd(&nothing), (Datum) 0);
+		if (op.program->limits_spending)
+			SpendLeave(op.program, hold->hold_id, 0, 0, true);
 		LedgerPost(op.ledger, op.account, &posting);
 		HoldRemove(op.account, hold);
 	}
@@ -1122,6 +1221,21 @@ money_back(const Operation *op, const KeyedEntry *redemption, int64 before, int6
 							   money_share(op->program, money, before, whole));
 }
 
+/* Give the room of points that are given back to the limits that they used. */
+static void
+give_room_back(const Operation *op, const KeyedEntry *redemption, int64 undone)
+{
+	int64		whole = -redemption->points;
+	Datum		money = detail_numeric(op, redemption->detail, "money");
+
+	if (!op->program->limits_spending)
+		return;
+	if (money != (Datum) 0)
+		money = DirectFunctionCall2(numeric_sub, money,
+									money_share(op->program, money, undone, whole));
+	SpendLeave(op->program, redemption->source_id, whole - undone, limit_money(money), false);
+}
+
 /* Give points of a redemption back: the very lots, the last taken first. */
 static void
 undo_points(const Operation *op, const KeyedEntry *redemption, int64 before, int64 points,
@@ -1143,6 +1257,7 @@ undo_points(const Operation *op, const KeyedEntry *redemption, int64 before, int
 	redeemed->points = points;
 	redeemed->money = money_back(op, redemption, before, points);
 	posting.detail = worth_detail(op, asked, redeemed);
+	give_room_back(op, redemption, before + points);
 	LedgerPost(op->ledger, op->account, &posting);
 }
 
@@ -1247,12 +1362,18 @@ loyalty_redeem_claim(PG_FUNCTION_ARGS)
 	Detail		detail;
 	Redeemed	redeemed = {.points = points};
 	Posting		posting = {.kind = "redeem", .lots = &delta};
+	Event		event;
+	Spending	spending = {.operation = "claim",
+		.reference = PG_ARGISNULL(3) ? 0 : PG_GETARG_DATUM(3),
+	.cashier = PG_ARGISNULL(4) ? 0 : PG_GETARG_DATUM(4)};
 
 	begin_operation(&op, member_argument(fcinfo, 0), 0,
 					psprintf(CLAIM_KEY INT64_FORMAT, PG_GETARG_INT64(2)));
 	check_may_spend(&op);
 	settle(&op, op.account);
 	take_exactly(&op, points, &delta);
+	pass_limits(&op, &spending, points, false, &event);
+	redeemed.redemption_id = event.source_id;
 	admit(&op, fcinfo, 4, 5, &redeemed);
 	DetailBegin(&request);
 	DetailText(&request, "operation", "claim");
@@ -1341,8 +1462,8 @@ check_transfer(const Operation *op, const Account *to, int64 points)
 
 /* Move points: the same lots leave one account and enter the other. */
 static void
-move_points(const Operation *op, Account *to, int64 points, const char *reason, const char *proof,
-			Datum asked)
+move_points(const Operation *op, Account *to, int64 points, int64 source_id, const char *reason,
+			const char *proof, Datum asked)
 {
 	LotSet		taken;
 	LotSet		given;
@@ -1359,7 +1480,7 @@ move_points(const Operation *op, Account *to, int64 points, const char *reason, 
 	DetailObject(&detail, "request", asked);
 	DetailInteger(&detail, "from", op->account->account_id);
 	DetailInteger(&detail, "to", to->account_id);
-	posting.source_id = LedgerNextSource();
+	posting.source_id = source_id != 0 ? source_id : LedgerNextSource();
 	name_proof(ProofDemand(op->program, op->member_id, op->account->account_id, op->today, points,
 						   proof, posting.source_id), &detail);
 	posting.detail = DetailEnd(&detail);
@@ -1385,6 +1506,9 @@ loyalty_transfer(PG_FUNCTION_ARGS)
 	Datum		content;
 	Account    *receiver;
 	Account    *to;
+	Event		event;
+	Spending	spending = {.operation = "transfer",
+	.cashier = PG_ARGISNULL(6) ? 0 : PG_GETARG_DATUM(6)};
 
 	if (from_id == to_id)
 		ereport(ERROR,
@@ -1411,7 +1535,9 @@ loyalty_transfer(PG_FUNCTION_ARGS)
 		CashierRefuseOwn(op.program, from_id, text_argument(fcinfo, 6));
 		CashierRefuseOwn(op.program, to_id, text_argument(fcinfo, 6));
 		check_transfer(&op, to, points);
-		move_points(&op, to, points, text_argument(fcinfo, 4), text_argument(fcinfo, 5), content);
+		pass_limits(&op, &spending, points, false, &event);
+		move_points(&op, to, points, event.source_id, text_argument(fcinfo, 4), text_argument(fcinfo, 5),
+					content);
 		CashierCount(op.program, text_argument(fcinfo, 6), op.today, points);
 	}
 	end_operation(&op);

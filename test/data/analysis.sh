@@ -21,7 +21,8 @@ for name in customer_revenue rfm_cells_ntile rfm_cells_cume rfm_score_counts par
   run -c "CREATE TABLE $name ($(head -n 1 "$file" | tr -d '\r' | sed 's/,/ text, /g') text)"
   run -c "\copy $name from '$file' (format csv, header)"
 done
-cat >/tmp/analysis.$$ <<'SQL'
+sums=$(mktemp)
+cat >"$sums" <<'SQL'
 CREATE FUNCTION same(what text, ours text, theirs text) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     wrong bigint;
@@ -66,8 +67,8 @@ BEGIN
     RAISE NOTICE 'the best fifth brings % per cent, % per cent come again', round(100 * share, 3), round(100 * repeat, 3);
 END $$;
 SQL
-run -f /tmp/analysis.$$ 2>&1 | sed 's/.*NOTICE: *//; /^$/d'
-rm -f /tmp/analysis.$$
+run -f "$sums" 2>&1 | sed 's/.*NOTICE: *//; /^$/d'
+rm -f "$sums"
 # BG/NBD in days up to the last day of trade: what the Python package lifetimes prints of this file in public notebooks
 run <<'SQL'
 DO $$

@@ -1,5 +1,5 @@
 # Online Retail: what the views say equals the reference tables; clean sales without returns are the gross amounts
-set -eu
+set -euo pipefail
 psql -qX -d postgres -c 'DROP DATABASE IF EXISTS retail' -c 'CREATE DATABASE retail'
 export PGDATABASE=retail
 run() { psql -qXAt -v ON_ERROR_STOP=1 "$@"; }
